@@ -1,0 +1,401 @@
+"""The one door through which a strategy spends compute, and `solve`, which opens it.
+
+Rules of the door (the contract suite holds every strategy to them)
+- Calls are settled in the order in which the strategy made them, whatever order the engines answered in; that order alone decides
+  admission, budget and what a proposal had seen.
+- A budget is hard. Children it cannot pay for come back `cancelled` and free; a child that runs past it comes back cut, as `length`;
+  the next call raises `BudgetExhausted`, which strategies let pass.
+- The i-th child of one chain is the same sample for every strategy of a study: a cursor per pool numbers them in call order.
+- Roll-outs, judgements and proposals never read each other's samples: each purpose is a stream of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ponder.core import (
+    END,
+    Adapter,
+    Ask,
+    Bank,
+    Budget,
+    Environment,
+    Event,
+    Outcome,
+    Policy,
+    Pool,
+    Sampling,
+    Spent,
+    Strategy,
+    Until,
+    Verifier,
+    logprobs_needed,
+    room,
+)
+from ponder.errors import BudgetExhausted, CapabilityError, OracleError, UsageError
+from ponder.types import Chain, Question, Score, Step, Usage, Verdict
+
+Judge = Callable[[Sequence[Chain]], Awaitable[list[Verdict]]]
+
+
+class Direct:
+    """The bank that keeps nothing: every ask goes to the policy, every score to the verifier."""
+
+    async def sample(self, policy: Policy, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """Ask the policy."""
+        return await policy.sample(asks, until=until, sampling=sampling)
+
+    async def score(self, verifier: Verifier, chains: Sequence[Chain], run: Run) -> list[Score]:
+        """Ask the verifier."""
+        return await verifier.score(chains, run)
+
+
+@dataclass
+class _Meter:
+    """What all views of one run share: limits, what is spent, what happened."""
+
+    budget: Budget
+    clock: Callable[[], float]
+    started: float
+    spent: Spent = Spent()
+    events: list[Event] = field(default_factory=list)
+    cursors: Counter[Pool] = field(default_factory=Counter)
+    best: Chain | None = None
+    failed: int = 0
+    oracle: bool = False
+    exhausted: bool = False
+
+    def admit(self, what: str) -> None:
+        """Refuse work that nothing is left for."""
+        limits = self.budget
+        spent: list[tuple[str, float, float | None]] = [
+            ("samples", self.spent.samples, limits.samples if what == "extend" else None),
+            ("tokens", self.spent.usage.tokens, limits.tokens),
+            ("calls", self.spent.usage.calls, limits.calls),
+            ("money", self.spent.money, limits.money),
+            ("seconds", self.clock() - self.started, limits.seconds),
+        ]
+        for unit, value, limit in spent:
+            if limit is not None and value >= limit:
+                self.exhausted = True
+                raise BudgetExhausted(f"{what}: spent {value:g} of {limit:g} {unit}")
+
+    def affordable(self, wanted: int) -> int:
+        """How many more children samples and calls can pay for."""
+        left = [wanted]
+        if self.budget.samples is not None:
+            left.append(self.budget.samples - self.spent.samples)
+        if self.budget.calls is not None:
+            left.append(self.budget.calls - self.spent.usage.calls)
+        return max(0, min(left))
+
+    def pay(self, usage: Usage, *, samples: int, money: float) -> None:
+        self.spent = Spent(self.spent.samples + samples, self.spent.usage + usage, self.spent.money + money)
+
+
+class _Turns:
+    """Hands out places in call order; `await turn.mine()` returns once all earlier places are done."""
+
+    def __init__(self) -> None:
+        self._last: asyncio.Event | None = None
+
+    def take(self) -> _Turn:
+        turn = _Turn(self._last)
+        self._last = turn.done
+        return turn
+
+
+class _Turn:
+    def __init__(self, before: asyncio.Event | None) -> None:
+        self.before = before
+        self.done = asyncio.Event()
+
+    async def mine(self) -> None:
+        if self.before is not None:
+            await self.before.wait()
+
+    def __enter__(self) -> _Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+
+
+class Run:
+    """One strategy on one question under one budget and seed. Made by `solve`; strategies only call it."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        sampling: Sampling,
+        stream: str,
+        answer: Callable[[str], str | None],
+        bank: Bank,
+        judge: Judge | None,
+        meter: _Meter,
+    ) -> None:
+        self.policy = policy
+        self.sampling = sampling
+        self.stream = stream
+        self._answer = answer
+        self._bank = bank
+        self._judge = judge
+        self._meter = meter
+        self._turns = _Turns()
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent so far."""
+        return self._meter.spent
+
+    @property
+    def budget(self) -> Budget:
+        """What it may spend."""
+        return self._meter.budget
+
+    def purpose(self, name: str) -> Run:
+        """A view of this run whose samples come from a stream of their own, such as "rollout" or "judge"; same meter."""
+        view = Run(
+            self.policy,
+            sampling=self.sampling,
+            stream=f"{self.stream}/{name}",
+            answer=self._answer,
+            bank=self._bank,
+            judge=self._judge,
+            meter=self._meter,
+        )
+        return view
+
+    async def extend(
+        self,
+        chains: Sequence[Chain],
+        *,
+        n: int = 1,
+        until: Until = END,
+        policy: Policy | None = None,
+        sampling: Sampling | None = None,
+    ) -> list[Chain]:
+        """`len(chains) * n` children, parent-major, each its parent with one step more.
+
+        Raises `BudgetExhausted` if nothing is left, `CapabilityError` if the engine cannot go on from a partial answer, `ValueError`
+        on a finished chain. Children that the budget cannot pay for are `cancelled`; children that failed are finished by `error`.
+        """
+        policy, sampling = policy or self.policy, sampling or self.sampling
+        self._check(chains, n, until, policy)
+        with self._turns.take() as turn:
+            budget = self._meter.budget
+            if budget != Budget() and budget != Budget(seconds=budget.seconds):
+                await turn.mine()  # what earlier calls leave decides what this one may start
+            self._meter.admit("extend")
+            parents = [chain for chain in chains for _ in range(n)]
+            children: list[Chain] = []
+            while len(children) < len(parents):
+                wave = parents[len(children) :][
+                    : self._wave(len(parents) - len(children), parents[len(children)], policy, sampling)
+                ]
+                if not wave:
+                    children += [parent.then(Step(""), "cancelled") for parent in parents[len(children) :]]
+                    self._meter.exhausted = True
+                    break
+                sampled = await self._sample(wave, until, policy, sampling)
+                await turn.mine()
+                children += [self._settle(child, parent, policy) for child, parent in zip(sampled, wave, strict=True)]
+            self._meter.events.append(Event("extend", self.spent, tuple(children)))
+            return children
+
+    async def score(self, verifier: Verifier, chains: Sequence[Chain]) -> list[Score]:
+        """One score for each chain, in order; a score that the budget cannot pay for has no value.
+
+        Raises `BudgetExhausted` if nothing is left.
+        """
+        if not chains:
+            return []
+        with self._turns.take() as turn:
+            if self._meter.budget != Budget():
+                await turn.mine()
+            if verifier.fingerprint:
+                self._meter.admit("score")
+            scores = await self._bank.score(verifier, chains, self.purpose("score"))
+            await turn.mine()
+            if len(scores) != len(chains):
+                raise UsageError(f"{verifier!r} gave {len(scores)} scores for {len(chains)} chains; one each is the contract")
+            settled = [self._settle_score(score) for score in scores]
+            self._meter.events.append(Event("score", self.spent, tuple(chains), tuple(settled)))
+            return settled
+
+    async def act(self, environment: Environment, chains: Sequence[Chain]) -> list[Chain]:
+        """Let an environment answer each chain with a step; its usage is booked."""
+        with self._turns.take() as turn:
+            steps = await environment.act(chains)
+            await turn.mine()
+            for step in steps:
+                self._meter.pay(step.usage, samples=0, money=0.0)
+            moved = [chain.then(step) for chain, step in zip(chains, steps, strict=True)]
+            self._meter.events.append(Event("act", self.spent, tuple(moved)))
+            return moved
+
+    async def adapt(self, adapter: Adapter, chains: Sequence[Chain], *, policy: Policy | None = None) -> Policy:
+        """A policy fitted to these chains, with a fingerprint of its own; what fitting cost is booked."""
+        with self._turns.take() as turn:
+            self._meter.admit("adapt")
+            fitted, usage = await adapter.adapt(policy or self.policy, chains)
+            await turn.mine()
+            self._meter.pay(usage, samples=0, money=0.0)
+            self._meter.events.append(Event("adapt", self.spent, tuple(chains)))
+            return fitted
+
+    def answers(self, chains: Sequence[Chain]) -> list[str | None]:
+        """The answer each chain gives, in canonical form; None where it gives none or may not vote (not finished by `stop`)."""
+        return [self._answer(chain.text) if chain.finish == "stop" else None for chain in chains]
+
+    def propose(self, chain: Chain) -> None:
+        """Make this the best answer so far. A chain that gives no answer is better than nothing, but never displaces one that does."""
+        best = self._meter.best
+        if best is not None and self.answers([best]) != [None] and self.answers([chain]) == [None]:
+            return
+        self._meter.best = chain
+        self._meter.events.append(Event("propose", self.spent, (chain,)))
+
+    async def verdicts(self, chains: Sequence[Chain]) -> list[Verdict]:
+        """What the grader says, for `oracle(...)` alone. Raises `OracleError` without leave; marks the outcome as an upper bound."""
+        if self._judge is None:
+            raise OracleError(
+                "oracle: a grader may take part in a search only with --allow-oracle (its result is an upper bound)"
+            )
+        self._meter.oracle = True
+        return await self._judge(chains)
+
+    def _check(self, chains: Sequence[Chain], n: int, until: Until, policy: Policy) -> None:
+        if n < 1 or not chains:
+            raise UsageError(f"extend: {len(chains)} chains x n = {n}: at least one child must be asked for")
+        for chain in chains:
+            if chain.finish is not None:
+                chain.then(Step(""))  # raises with the reason
+            if chain.steps and "continue" not in policy.info.capabilities:
+                raise CapabilityError(
+                    f"{policy.info.name}: cannot go on from a partial answer (no 'continue' capability), which this strategy needs; "
+                    "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
+                )
+
+    def _wave(self, wanted: int, parent: Chain, policy: Policy, sampling: Sampling) -> int:
+        """How many of the wanted children can be started so that at most the last of them may run past the budget."""
+        budget, count = self._meter.budget, self._meter.affordable(wanted)
+        if count and budget.tokens is not None:
+            left = budget.tokens - self.spent.usage.tokens
+            count = min(count, max(1, left // sampling.max_tokens)) if left > 0 else 0
+        price = policy.info.price
+        if count and budget.money is not None and price is not None:
+            # A token is at least one byte of UTF-8, so the bytes of the prompt bound its tokens.
+            size = sum(len(m.text.encode()) + 16 for m in parent.prompt) + len(parent.text.encode())
+            dearest = price.of(Usage(prompt=size, completion=sampling.max_tokens))
+            count = min(count, int((budget.money - self.spent.money) / dearest)) if dearest > 0 else count
+        return count
+
+    async def _sample(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Chain]:
+        """One child for each parent, in order; equal neighbours are asked for together."""
+        slots: dict[int, list[int]] = {}
+        for at, parent in enumerate(parents):
+            slots.setdefault(id(parent), []).append(at)
+        children: list[Chain | None] = [None] * len(parents)
+        asks, places = [], []
+        for group in slots.values():
+            chain = parents[group[0]]
+            if not room(chain, sampling):
+                for place in group:
+                    children[place] = chain.then(Step(""), "length")
+                continue
+            ask = Ask(chain, (), self.stream)
+            pool = ask.pool(policy.info.fingerprint, until, sampling)
+            first = self._meter.cursors[pool]
+            self._meter.cursors[pool] += len(group)
+            asks.append(replace(ask, indices=tuple(range(first, first + len(group)))))
+            places.append(group)
+        if asks:
+            answers = await self._bank.sample(policy, asks, until=until, sampling=sampling)
+            for group, answer in zip(places, answers, strict=True):
+                for place, child in zip(group, answer, strict=True):
+                    children[place] = child
+        return [child for child in children if child is not None]
+
+    def _settle(self, child: Chain, parent: Chain, policy: Policy) -> Chain:
+        """Book one child, in logical order; cut or cancel it where the budget ends."""
+        meter, step = self._meter, child.steps[-1]
+        money = policy.info.price.of(step.usage) if policy.info.price else 0.0
+        limit = meter.budget.tokens
+        if limit is not None and meter.spent.usage.tokens + step.usage.tokens > limit:
+            left = limit - meter.spent.usage.tokens
+            meter.exhausted = True
+            if left <= 0:
+                return parent.then(Step(""), "cancelled")
+            child = parent.then(cut(step, left), "length")
+            step = child.steps[-1]
+        meter.failed += child.finish == "error"
+        meter.pay(step.usage, samples=1, money=money)
+        return child
+
+    def _settle_score(self, score: Score) -> Score:
+        limit, meter = self._meter.budget.tokens, self._meter
+        if limit is not None and meter.spent.usage.tokens + score.usage.tokens > limit:
+            meter.exhausted = True
+            return Score(None, error="budget: this score could not be paid for")
+        meter.pay(score.usage, samples=0, money=0.0)
+        return score
+
+
+def cut(step: Step, tokens: int) -> Step:
+    """The first `tokens` tokens of a step, with their usage; the text is empty where the engine gave no tokens to cut at."""
+    kept = step.tokens[:tokens] if step.tokens is not None else None
+    text = "".join(kept.texts) if kept is not None else ""
+    return replace(step, text=text, tokens=kept, usage=replace(step.usage, completion=min(tokens, step.usage.completion)))
+
+
+async def solve(
+    strategy: Strategy,
+    question: Question,
+    policy: Policy,
+    *,
+    budget: Budget | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    answer: Callable[[str], str | None] | None = None,
+    bank: Bank | None = None,
+    judge: Judge | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Run one strategy on one question.
+
+    answer: the task's reference-free answer key, from the text of a finished answer to a canonical form or None; left out, an
+    answer is the whole text, stripped. judge: the grader, for `oracle(...)` only. Running out of budget is not an error: the last
+    proposal is the answer. Raises what the strategy's parts raise otherwise, `EndpointError` among them.
+    """
+    sampling = sampling or Sampling()
+    sampling = replace(sampling, logprobs=max(sampling.logprobs, logprobs_needed(strategy)))
+    meter = _Meter(budget or Budget(), clock, clock())
+    key = answer or _whole_text
+    run = Run(policy, sampling=sampling, stream=str(seed), answer=key, bank=bank or Direct(), judge=judge, meter=meter)
+    try:
+        async with asyncio.timeout(meter.budget.seconds):
+            await strategy(Chain(question.messages), run)
+    except BudgetExhausted:
+        meter.exhausted = True
+    except TimeoutError:
+        if meter.budget.seconds is None:
+            raise
+        meter.exhausted = True
+    except BaseExceptionGroup as group:  # a strategy with several branches in flight: every branch that stopped for the budget
+        meter.exhausted = True
+        rest = group.split(BudgetExhausted)[1]
+        if rest is not None:
+            raise rest from None
+    best = meter.best
+    found = run.answers([best])[0] if best is not None else None
+    return Outcome(best, found, meter.spent, tuple(meter.events), meter.oracle, meter.failed, meter.exhausted)
+
+
+def _whole_text(text: str) -> str | None:
+    return text.strip() or None
