@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from ponder.errors import BudgetError, UsageError
@@ -104,6 +104,13 @@ class Ask:
 def room(chain: Chain, sampling: Sampling) -> int:
     """Completion tokens that the cap leaves for going on with this chain."""
     return max(0, sampling.max_tokens - chain.usage.completion)
+
+
+def cut(step: Step, tokens: int) -> Step:
+    """The first `tokens` tokens of a step, with their usage; the text is empty where the engine gave no tokens to cut at."""
+    kept = step.tokens[:tokens] if step.tokens is not None else None
+    text = "".join(kept.texts) if kept is not None else ""
+    return replace(step, text=text, tokens=kept, usage=replace(step.usage, completion=min(tokens, step.usage.completion)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +263,13 @@ def parts(thing: object) -> list[object]:
                 if is_dataclass(item) or hasattr(item, "sample"):
                     found += parts(item)
     return found
+
+
+def batches(n: int, size: int) -> list[int]:
+    """`n` cut into batches of at most `size`. Raises `UsageError` unless both are at least 1."""
+    if n < 1 or size < 1:
+        raise UsageError(f"n = {n} in batches of {size}: both must be at least 1")
+    return [min(size, n - start) for start in range(0, n, size)]
 
 
 def logprobs_needed(*things: object) -> int:

@@ -33,6 +33,7 @@ from ponder.core import (
     Strategy,
     Until,
     Verifier,
+    cut,
     logprobs_needed,
     room,
 )
@@ -208,6 +209,16 @@ class Run:
             self._meter.events.append(Event("extend", self.spent, tuple(children)))
             return children
 
+    async def race(self, root: Chain, *, n: int) -> list[Chain]:
+        """`n` children of `root`, run until the first of them finishes by `stop` with an answer: fewest tokens, then lowest index.
+
+        The others come back `cancelled` at that length and are charged the tokens they had written by then. This is what an engine
+        spends that steps all of them together and stops; what was really billed stands in the attempts. Raises as `extend`.
+        """
+        children = await self._race(root, n)
+        self._meter.events.append(Event("extend", self.spent, tuple(children)))
+        return children
+
     async def score(self, verifier: Verifier, chains: Sequence[Chain]) -> list[Score]:
         """One score for each chain, in order; a score that the budget cannot pay for has no value.
 
@@ -269,6 +280,27 @@ class Run:
             )
         self._meter.oracle = True
         return await self._judge(chains)
+
+    async def _race(self, root: Chain, n: int) -> list[Chain]:
+        self._check([root], n, END, self.policy)
+        with self._turns.take() as turn:
+            await turn.mine()
+            self._meter.admit("race")
+            count = self._meter.affordable(n)
+            children = await self._sample([root] * count, END, self.policy, self.sampling)
+        lengths = [child.steps[-1].usage.completion for child in children]
+        votes = [length for length, answer in zip(lengths, self.answers(children), strict=True) if answer is not None]
+        line = min(votes, default=max(lengths))
+        if self.budget.tokens is not None:  # all step together until the budget is gone
+            left = self.budget.tokens - self.spent.usage.tokens
+            line = max(at for at in range(line + 1) if sum(min(length, at) for length in lengths) <= left)
+        winner = next((at for at, child in enumerate(children) if lengths[at] == line and self.answers([child]) != [None]), None)
+        ended = []
+        for at, child in enumerate(children):
+            over = lengths[at] > line or (winner is not None and at != winner and lengths[at] == line)
+            ended.append(root.then(cut(child.steps[-1], line), "cancelled") if over else child)
+            self._settle(ended[-1], root, self.policy)
+        return ended + [root.then(Step(""), "cancelled")] * (n - count)
 
     def _check(self, chains: Sequence[Chain], n: int, until: Until, policy: Policy) -> None:
         if n < 1 or not chains:
@@ -347,13 +379,6 @@ class Run:
         return score
 
 
-def cut(step: Step, tokens: int) -> Step:
-    """The first `tokens` tokens of a step, with their usage; the text is empty where the engine gave no tokens to cut at."""
-    kept = step.tokens[:tokens] if step.tokens is not None else None
-    text = "".join(kept.texts) if kept is not None else ""
-    return replace(step, text=text, tokens=kept, usage=replace(step.usage, completion=min(tokens, step.usage.completion)))
-
-
 async def solve(
     strategy: Strategy,
     question: Question,
@@ -374,7 +399,13 @@ async def solve(
     proposal is the answer. Raises what the strategy's parts raise otherwise, `EndpointError` among them.
     """
     sampling = sampling or Sampling()
-    sampling = replace(sampling, logprobs=max(sampling.logprobs, logprobs_needed(strategy)))
+    needed = logprobs_needed(strategy)
+    if needed and "logprobs" not in policy.info.capabilities:
+        raise CapabilityError(
+            f"{policy.info.name}: gives no token probabilities (no 'logprobs' capability), which {strategy!r} reads; "
+            "use an engine that gives them, or a verifier that does not need them"
+        )
+    sampling = replace(sampling, logprobs=max(sampling.logprobs, needed))
     meter = _Meter(budget or Budget(), clock, clock())
     key = answer or _whole_text
     run = Run(policy, sampling=sampling, stream=str(seed), answer=key, bank=bank or Direct(), judge=judge, meter=meter)

@@ -1,0 +1,1 @@
+"""Belief in a chain without its reference; one idea a file."""
