@@ -260,7 +260,7 @@ def complete(fields: Fields, settings: Settings, memory: Memory, *, chat: bool) 
     first = memory.count(text, n) if seed is None else 0
     for index in range(n if dialect.honours_n else 1):
         place = 0 if seed is not None and dialect.seed is SeedRule.ONE_FOR_ALL else first + index
-        name = f"{settings.weights}/{'unseeded' if seed is None else seed}/{place}"
+        name = f"{settings.weights}/greedy" if greedy else f"{settings.weights}/{seed}/{place}"
         completion.choices.append(writer.write(before, partial, Draw.derive(text, name, greedy=greedy)))
     return completion
 

@@ -91,9 +91,8 @@ class Draw:
 
     @classmethod
     def derive(cls, text: str, name: str, *, greedy: bool) -> Draw:
-        """Derive the draw called `name` of a rendered text; a greedy draw has no name and is always the same."""
-        digest = _digest(text)
-        return cls(blake2b(b"greedy" if greedy else name.encode(), key=digest, digest_size=64).digest(), greedy)
+        """Derive the draw called `name` of a rendered text; a greedy one has no rare tokens."""
+        return cls(blake2b(name.encode(), key=_digest(text), digest_size=64).digest(), greedy)
 
     def uniform(self) -> float:
         """The number in [0, 1) that decides the answer."""

@@ -48,6 +48,7 @@ class Reply:
     """What to send: the frames, the first after `delay` seconds and the others `gap` seconds apart."""
 
     frames: list[bytes]
+    status: int = 200  # 0 where no byte of a status is sent
     entry: dict[str, object] | None = None  # the log's line, of a request to be closed when the reply is over
     outcome: str = "answered"
     delay: float = 0.0
@@ -93,7 +94,7 @@ class Service:
         except Refusal as refusal:
             reply = refuse(refusal)
             self.counts["limited"] += generating and refusal.status == 429
-        entry.setdefault("status", int(reply.frames[0][9:12]) if reply.frames else 0)
+        entry["status"] = reply.status
         if generating:
             self.live += 1
             self.counts["received"] += 1
@@ -129,7 +130,7 @@ class Service:
         elif path == "/fake/log":
             return Reply([respond_json(200, list(self._log))])
         elif path != "/fake/stats":
-            return Reply([respond_json(404, {"error": {"message": f"no control route {request.method} {path}"}})])
+            return Reply([respond_json(404, {"error": {"message": f"no control route {request.method} {path}"}})], 404)
         return Reply([respond_json(200, self.stats())])
 
     def _inform(self, request: HttpRequest, path: str) -> Reply:
@@ -175,9 +176,9 @@ class Service:
         if isinstance(messages, list):
             entry["roles"] = [message.get("role") for message in messages if isinstance(message, dict)]
         if fields.get("seed") is not None and settings.dialect.seed is SeedRule.CRASHES:
-            return Reply([], outcome="crashed", end=End.CLOSE)
+            return Reply([], 0, outcome="crashed", end=End.CLOSE)
         if b"POISON" in request.body:
-            return Reply([], outcome="dropped", end=End.CLOSE)
+            return Reply([], 0, outcome="dropped", end=End.CLOSE)
         completion = complete(fields, settings, self.memory, chat=chat)
         entry["continuing"] = completion.continuing
         entry["choices"] = len(completion.choices)
@@ -234,9 +235,9 @@ def spoil(completion: Completion, fault: Fault, now: float, pace: tuple[float, f
     if kind in _STATUS:
         return _spoilt_status(fault, now)
     if kind is FaultKind.HANG:
-        return Reply([], outcome="faulted", end=End.HANG)
+        return Reply([], 0, outcome="faulted", end=End.HANG)
     if kind is FaultKind.DROP:
-        return Reply([], outcome="faulted", end=End.CLOSE, delay=pace[0])
+        return Reply([], 0, outcome="faulted", end=End.CLOSE, delay=pace[0])
     if kind is FaultKind.EMPTY_CHOICES:
         completion.choices.clear()
     elif kind is FaultKind.WRONG_COUNT:
@@ -270,7 +271,7 @@ def spoil(completion: Completion, fault: Fault, now: float, pace: tuple[float, f
 
 def refuse(refusal: Refusal) -> Reply:
     """The reply that says no, with OpenAI's error object."""
-    return Reply([respond_json(refusal.status, refusal.body(), refusal.headers)], outcome="refused")
+    return Reply([respond_json(refusal.status, refusal.body(), refusal.headers)], refusal.status, outcome="refused")
 
 
 def respond_json(status: int, value: object, headers: str = "") -> bytes:
@@ -292,7 +293,7 @@ def _spoilt_status(fault: Fault, now: float) -> Reply:
     status = _STATUS[fault.kind]
     if status == 502:
         page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-        return Reply([respond_bytes(502, page, content_type="text/html")], outcome="faulted")
+        return Reply([respond_bytes(502, page, content_type="text/html")], 502, outcome="faulted")
     asked = {
         FaultKind.RETRY_SECONDS: f"Retry-After: {fault.seconds:g}\r\n",
         FaultKind.RETRY_DATE: f"Retry-After: {formatdate(ceil(now + fault.seconds), usegmt=True)}\r\n",

@@ -119,13 +119,13 @@ async def serve(service: Service, host: str, port: int, *, until_stdin_ends: boo
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(service), host, port, backlog=4096)
     bound = server.sockets[0].getsockname()[1]
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
     ready = {"url": f"http://{host}:{bound}/v1", "pid": os.getpid()}
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
-    stopped = asyncio.Event()
     if until_stdin_ends:
         loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 4096) else stopped.set())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
     server.close()
