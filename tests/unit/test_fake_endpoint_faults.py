@@ -12,6 +12,7 @@ from dataclasses import fields
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from itertools import pairwise
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -151,6 +152,19 @@ def test_requests_sent_ahead_or_in_pieces_are_answered_in_order(endpoint):
     assert endpoint.stats().answered == 3
 
 
+def test_a_body_of_unknown_length_is_refused_and_one_held_back_is_asked_for(endpoint):
+    with raw_connection(endpoint) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+        assert connection.recv(4096) == b""
+    head, _, body = request_bytes().partition(b"\r\n\r\n")
+    with raw_connection(endpoint) as connection:
+        connection.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
 # Log, counters, process.
 
 
@@ -255,5 +269,5 @@ with FakeEndpoint() as endpoint:
 
 def zombie(pid):
     with suppress(FileNotFoundError):
-        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return True

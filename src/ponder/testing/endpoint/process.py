@@ -178,7 +178,6 @@ class FakeEndpoint:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()  # the server stops when its standard input ends
-        process.terminate()
         try:
             process.wait(5.0)
         except subprocess.TimeoutExpired:
