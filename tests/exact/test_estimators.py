@@ -171,6 +171,12 @@ def test_random_subsets_estimate_the_enumerated_value_without_bias():
     assert np.all(np.abs(error.mean(axis=0)) < 0.015)
 
 
+def test_hundreds_of_heavy_votes_add_up():
+    answers = np.repeat([[0, 1]], [40, 300], axis=1)
+    for right in (0, 1):
+        assert weighted_at_k(answers == right, answers, np.full((1, 340), 1.048575), [340])[0, 0] == right
+
+
 def test_votes_are_the_same_for_a_seed_whatever_else_is_asked(monkeypatch):
     rng = np.random.default_rng(2)
     correct, answers = rng.random((30, 40)) < 0.5, rng.integers(-1, 6, (30, 40))
@@ -225,7 +231,7 @@ def test_what_makes_no_sense_is_refused(call, message):
 
 def data_file(name):
     """A file of the shared data folder, or a skip that says where it was looked for."""
-    folder = Path(os.environ.get("PONDER_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    folder = Path(os.environ.get("PONDER_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not (folder / name).is_file():
         pytest.skip(f"{name} is in neither PONDER_DATA nor ../shared/data")
     return folder / name

@@ -104,6 +104,11 @@ def test_bca_of_one_column_by_its_textbook_formula():
     assert interval.high == pytest.approx(high, abs=0.18)
 
 
+def test_bca_counts_ties_half_so_that_a_fair_coin_stays_symmetric():
+    (interval,) = bca_intervals([0.0, 1.0] * 5, seed=0, resamples=20_000, level=0.7)
+    assert interval.low == pytest.approx(1 - interval.high, abs=0.02)
+
+
 def test_bca_without_spread_has_no_width():
     (interval,) = bca_intervals([0.1, 0.1, 0.1], seed=0)
     assert interval.low == interval.high == pytest.approx(0.1)
@@ -118,6 +123,11 @@ def test_wilson_interval(successes, trials, low, high):
     interval = wilson(successes, trials)
     assert interval.value == successes / trials
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_wilson_reaches_zero_and_one_exactly():
+    assert {wilson(0, n).low for n in range(1, 200)} == {0.0}
+    assert {wilson(n, n).high for n in range(1, 200)} == {1.0}
 
 
 def test_wilson_narrows_with_the_level():

@@ -70,7 +70,7 @@ def bca_intervals(values_P_K: ArrayLike, *, seed: int, resamples: int = 2000, le
     spread_P_K = values - centre_K
     normal = NormalDist()
     low_K, high_K = centre_K.copy(), centre_K.copy()
-    for k in np.flatnonzero(np.abs(spread_P_K).max(axis=0) > 1e-12 * np.abs(values).max(axis=0)):
+    for k in np.flatnonzero(np.ptp(values, axis=0) > 0):
         means_R = means_R_K[:, k]
         tied_R = np.isclose(means_R, centre_K[k], rtol=1e-12, atol=0.0)
         below = float(((means_R < centre_K[k]) & ~tied_R).mean() + tied_R.mean() / 2)

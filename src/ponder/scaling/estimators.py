@@ -50,7 +50,7 @@ def pass_at_k(correct_P_N: ArrayLike, k_K: Sequence[int]) -> Floats:
     columns = []
     for k in _sizes(k_K, n):
         # miss[c+1] / miss[c] = (n-c-k) / (n-c); it reaches 0 exactly at c = n-k+1 and stays there.
-        ratio = np.clip(n - np.arange(n) - k, 0, None) / (n - np.arange(n))
+        ratio = (n - np.arange(n) - k) / (n - np.arange(n))
         miss = np.concatenate([[1.0], np.cumprod(ratio)])
         columns.append(1.0 - miss[c_P])
     return np.stack(columns, axis=1)
@@ -82,8 +82,8 @@ def best_of_n_at_k(correct_P_N: ArrayLike, scores_P_N: ArrayLike, k_K: Sequence[
     left_N = n - 1 - np.arange(n)  # how many samples rank below this one
     columns = []
     for k in _sizes(k_K, n):
-        # chance[r+1] / chance[r] = (n-r-k+1) / (n-r), starting from k/n.
-        ratio = np.clip(left_N[:-1] - (k - 1), 0, None) / left_N[:-1]
+        # chance[r+1] / chance[r] = (n-r-k+1) / (n-r), from k/n on; again 0 once reached stays.
+        ratio = (left_N[:-1] - (k - 1)) / left_N[:-1]
         columns.append(wins_P_N @ (k / n * np.concatenate([[1.0], np.cumprod(ratio)])))
     chance_P_K: Floats = np.minimum(np.stack(columns, axis=1), 1.0)
     return chance_P_K

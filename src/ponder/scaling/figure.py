@@ -1,0 +1,225 @@
+"""One figure for every study: accuracy against tokens per question, with bands.
+
+Strategies are solid lines with a marker at every size; bounds that no strategy can buy without the reference (pass@k)
+are dashed. Colours are those of Okabe and Ito (2008), told apart with every common colour blindness, and every series
+has a marker shape of its own. Labels stand at the ends of the lines, pushed apart where they would touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
+BOUND_COLOUR = "#5A5A5A"
+INK, FAINT = "#222222", "#E3E3E3"
+LEFT = 0.09  # where the axes, the title and the caption begin
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of the figure.
+
+    Attributes:
+        name: what the reader calls it; any text, shown as it is.
+        x: tokens per question, > 0 and ascending; one point for each size.
+        y: accuracy in [0, 1].
+        low: lower end of the interval at each point, <= y.
+        high: upper end, >= y.
+        kind: "strategy" can be had without the reference, "bound" cannot.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    kind: Literal["strategy", "bound"] = "strategy"
+
+    def __post_init__(self) -> None:
+        lengths = [len(values) for values in (self.x, self.y, self.low, self.high)]
+        if min(lengths) < 1 or min(lengths) != max(lengths):
+            raise ValueError(f"series {self.name!r} has {lengths} numbers in x, y, low, high; they must be equally many")
+        if not all(isfinite(v) for values in (self.x, self.y, self.low, self.high) for v in values):
+            raise ValueError(f"series {self.name!r} holds nan or infinity; leave out the points that were not measured")
+        if self.x[0] <= 0 or any(b <= a for a, b in pairwise(self.x)):
+            raise ValueError(f"series {self.name!r} has x = {list(self.x)}; tokens must be > 0 and ascending")
+        for low, y, high in zip(self.low, self.y, self.high, strict=True):
+            if not low <= y <= high:
+                raise ValueError(f"series {self.name!r} has the interval {low}..{high} around {y}; it must contain it")
+
+
+def curve_figure(
+    series: Sequence[Series],
+    path: Path | str,
+    *,
+    title: str,
+    caption: str = "",
+    x_label: str = "tokens per question",
+    y_label: str = "accuracy",
+) -> Path:
+    """Draw the series and write the file; nothing is shown and no display is needed.
+
+    Args:
+        series: at least one; drawn in this order, colours given to the strategies in this order.
+        path: ends in .png (200 dots per inch) or .svg; parent folders are created.
+        title: one line above the figure.
+        caption: one line below: problems, seeds, what the bands are.
+        x_label: of the logarithmic axis.
+        y_label: of the linear axis.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no series, or a suffix that is neither .png nor .svg.
+    """
+    path = Path(path)
+    if not series:
+        raise ValueError("a figure without series shows nothing; give at least one")
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"{path.name} ends in {path.suffix!r}; a figure is a .png or a .svg")
+    import warnings
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A dollar in a name is a dollar. A fixed salt and no date: the same curve gives the same SVG, byte for byte.
+    with (
+        rc_context(
+            {
+                "font.family": "DejaVu Sans",
+                "font.size": 9.5,
+                "text.parse_math": False,
+                "text.usetex": False,
+                "svg.hashsalt": "ponder",
+                "svg.fonttype": "none",
+            }
+        ),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in the picture, not a failure
+        figure = Figure(figsize=(8.0, 4.8), facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((LEFT, 0.155, 0.65, 0.735))
+        _frame(axes, series, x_label, y_label)
+        strategies = [one for one in series if one.kind == "strategy"]
+        ends = [_line(axes, one, strategies.index(one) if one in strategies else len(strategies)) for one in series]
+        _label_ends(axes, ends)
+        figure.text(LEFT, 0.935, title, fontsize=13, weight="bold", color=INK)
+        figure.text(LEFT, 0.025, caption, fontsize=8, color="#666666")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+        figure.savefig(path, dpi=200, metadata=metadata)
+    return path
+
+
+def _line(axes: Axes, one: Series, number: int) -> tuple[Series, str]:
+    bound = one.kind == "bound"
+    colour = BOUND_COLOUR if bound else PALETTE[number % len(PALETTE)]
+    if len(one.x) == 1:
+        axes.vlines(one.x, one.low, one.high, color=colour, linewidth=1.6, zorder=3)
+    else:
+        axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.08 if bound else 0.13, linewidth=0)
+        for edge in (one.low, one.high):
+            axes.plot(one.x, edge, color=colour, alpha=0.35, linewidth=0.6, zorder=1)
+    axes.plot(
+        one.x,
+        one.y,
+        color=colour,
+        linestyle=(0, (5, 2.5)) if bound else "-",
+        linewidth=1.4 if bound else 2.0,
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4.0 if bound else 5.0,
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+        zorder=2 if bound else 4 if len(one.x) == 1 else 3,
+        clip_on=False,
+    )
+    axes.hlines(one.y[-1], one.x[-1], axes.get_xlim()[1], color=colour, linewidth=0.8, linestyle=":", zorder=1)
+    return one, colour
+
+
+def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    left, right = min(one.x[0] for one in series), max(one.x[-1] for one in series)
+    axes.set_xlim(left / 1.12, right * 1.12)
+    measured = sorted({x for one in series for x in one.x})
+    if len(measured) <= 10 and all(b / a >= 1.4 for a, b in pairwise(measured)):
+        axes.xaxis.set_major_locator(FixedLocator(measured))
+        axes.xaxis.set_minor_locator(FixedLocator([]))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right / left >= 1000 else (1.0, 2.0, 5.0), numticks=20))
+        axes.xaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=100))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = min(min(one.low) for one in series), max(max(one.high) for one in series)
+    pad = max(0.03, 0.06 * (high - low))
+    axes.set_ylim(max(0.0, low - pad), min(1.0, high + pad))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 1):g}%"))
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    axes.grid(axis="x", which="major", color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#888888")
+    axes.tick_params(which="both", color="#888888", labelcolor=INK)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[Series, str]]) -> None:
+    """Each name right of the axes at the height of its line's end, at least one text line apart, and a thin leader."""
+    low, high = axes.get_ylim()
+    heights = [(min(max(one.y[-1], low), high) - low) / (high - low) for one, _ in ends]
+    places = _spread(heights, gap=min(0.058, 1.0 / len(heights)))
+    for (one, colour), height, place in zip(ends, heights, places, strict=True):
+        axes.annotate(
+            "",
+            xy=(1.0, height),
+            xytext=(1.03, place),
+            xycoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
+        )
+        axes.text(1.037, place, _clipped(one.name), transform=axes.transAxes, color=colour, va="center")
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Places in [0, 1] in the order of the heights, each `gap` from the next, near their heights."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    places = [0.0] * len(heights)
+    floor = 0.0
+    for i in order:
+        places[i] = max(heights[i], floor)
+        floor = places[i] + gap
+    ceiling = 1.0
+    for i in reversed(order):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    return places
+
+
+def _clipped(name: str) -> str:
+    """The name on one line, at most 30 characters of it."""
+    line = " ".join(name.split())
+    return line if len(line) <= 30 else line[:29] + "…"
+
+
+def _short(value: float) -> str:
+    """Three digits and a unit: 1000 is 1k, 2500000 is 2.5M."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"

@@ -1,0 +1,97 @@
+import struct
+import warnings
+from itertools import pairwise
+
+import pytest
+
+from ponder.scaling.figure import PALETTE, Series, _short, _spread, curve_figure
+
+
+def line(name, y, kind="strategy"):
+    x = [23.0 * 2**i for i in range(len(y))]
+    return Series(name, x, y, [max(v - 0.05, 0) for v in y], [min(v + 0.05, 1) for v in y], kind)
+
+
+CURVES = [
+    line("pass@k", [0.3, 0.5, 0.7, 0.9], "bound"),
+    line("self_consistency", [0.3, 0.4, 0.45, 0.5]),
+    line("sample", [0.3]),
+]
+
+
+@pytest.mark.slow
+def test_a_png_is_written_large_enough_to_read(tmp_path):
+    path = curve_figure(CURVES, tmp_path / "new" / "curve.png", title="t", caption="300 problems, seed 0")
+    width, height = struct.unpack(">II", path.read_bytes()[16:24])
+    assert (width, height) == (1600, 960)
+
+
+@pytest.mark.slow
+def test_an_svg_holds_the_texts_as_text_and_is_the_same_each_time(tmp_path):
+    texts = {"title": "what $5 buys", "caption": "300 problems, seed 0"}
+    first = curve_figure(CURVES, tmp_path / "a.svg", **texts).read_text(encoding="utf-8")
+    second = curve_figure(CURVES, tmp_path / "b.svg", **texts).read_text(encoding="utf-8")
+    assert first == second
+    for text in ("what $5 buys", "300 problems, seed 0", "pass@k", "self_consistency", "tokens per question", "accuracy"):
+        assert f">{text}</text>" in first
+    assert PALETTE[0].lower() in first  # the first strategy has the first colour, whatever bound comes before it
+    assert "stroke-dasharray" in first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["$x$ and $unclosed", r"$\undefined{", "答案 ✓ 🙂", "a\nb\tc", "_" * 200, "<&>", ""])
+def test_any_text_can_be_a_name(tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for suffix in ("png", "svg"):
+            curve_figure([line(name, [0.1, 0.2])], tmp_path / f"c.{suffix}", title=name, caption=name, x_label=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("y", [[0.0], [1.0, 1.0], [0.5] * 14])
+def test_flat_and_tiny_curves_draw(tmp_path, y):
+    curve_figure([line(f"s{i}", y) for i in range(12)], tmp_path / "c.png", title="t")
+
+
+def test_labels_keep_their_order_and_distance():
+    places = _spread([0.5, 0.5, 0.52, 0.99, 1.0], gap=0.06)
+    assert places[0] < places[1] < places[2]
+    ordered = sorted(places)
+    assert all(b - a > 0.0599 for a, b in pairwise(ordered))
+    assert max(places) <= 1.0
+    assert _spread([0.2, 0.8], gap=0.06) == [0.2, 0.8]
+
+
+def test_ticks_are_short():
+    assert [_short(v) for v in (1, 23, 500, 1472, 20_000, 2_500_000, 3e9)] == [
+        "1",
+        "23",
+        "500",
+        "1.47k",
+        "20k",
+        "2.5M",
+        "3G",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (([1.0, 2.0], [0.5], [0.4], [0.6]), "equally many"),
+        (([], [], [], []), "equally many"),
+        (([1.0], [float("nan")], [0.4], [0.6]), "nan or infinity"),
+        (([0.0], [0.5], [0.4], [0.6]), "must be > 0"),
+        (([2.0, 1.0], [0.5] * 2, [0.4] * 2, [0.6] * 2), "ascending"),
+        (([1.0], [0.5], [0.55], [0.6]), "0.55..0.6 around 0.5"),
+    ],
+)
+def test_a_series_that_is_no_curve_is_refused(values, words):
+    with pytest.raises(ValueError, match=f"series 'maj'.*{words}"):
+        Series("maj", *values)
+
+
+def test_other_formats_and_empty_figures_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"c\.pdf ends in '\.pdf'"):
+        curve_figure(CURVES, tmp_path / "c.pdf", title="t")
+    with pytest.raises(ValueError, match="at least one"):
+        curve_figure([], tmp_path / "c.png", title="t")
