@@ -1,0 +1,40 @@
+"""The embedded models: problems with worked solutions, a vocabulary, three tiny language models, and a NumPy engine for them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from ponder.lab.engine import Completion, Engine, Request
+
+__all__ = ["Completion", "Engine", "Request", "fingerprint", "load", "weights_path"]
+
+
+def weights_path(size: str = "base") -> Path:
+    """Give the file of the shipped weights of `small`, `base` or `large`; or of any file or folder of weights given by path.
+
+    Raises:
+        ValueError: when there is neither such a size nor such a path.
+    """
+    shipped = Path(__file__).parent / "weights" / f"{size}.safetensors"
+    for path in (shipped, Path(size)):
+        if path.exists():
+            return path
+    raise ValueError(f"lab model {size!r} is none of small, base, large, and no file or folder of weights")
+
+
+@cache
+def load(size: str = "base") -> Engine:
+    """Load a shipped size, or weights given by path, once per process; errors as for `weights_path`."""
+    from ponder.lab.model import load_weights
+
+    return Engine(load_weights(weights_path(size)))
+
+
+def fingerprint(size: str = "base") -> str:
+    """Give the first 16 hexadecimal digits of the SHA-256 of the weight file; errors as for `weights_path`."""
+    import hashlib
+
+    path = weights_path(size)
+    file = path / "model.safetensors" if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -1,14 +1,20 @@
-"""The lab's models: Llama-style decoders (RMSNorm, RoPE, SwiGLU, one key-value head, tied embedding), and their files.
+"""The lab's models: Llama-style decoders (RMSNorm, RoPE, SwiGLU, multi-query attention, tied embedding), in NumPy.
 
 Weights lie in fp16 safetensors under the names that `transformers.LlamaForCausalLM` gives them, with a config.json beside
 them, and are computed with in float32.
+
+`forward` has one kernel for prefill and decoding. A row is (token, position, cache slot). Everything a row's result
+is computed from has a shape that depends on the row alone: matrices are multiplied in blocks of exactly BLOCK rows, and
+attention reads a number of keys that is the row's position rounded up to SPAN. So the same row gives the same bits
+whatever shares its batch, in whatever order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +23,24 @@ from numpy.typing import NDArray
 from ponder.lab.tokenizer import BOS, EOS, PAD, VOCABULARY
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+BLOCK = 32  # rows of one matrix product; a multiple of the rows of every BLAS micro-kernel we met (16 for AVX-512)
+SPAN = 32  # keys are read in multiples of this
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers that define a model.
+    """The numbers that define a model. Keys and values have one head, shared by all query heads (Shazeer 2019).
 
     Attributes:
         width: of the residual stream.
         layers: how many.
         heads: query heads, `head` wide each.
         inner: width inside the SwiGLU.
-        kv_heads: key-value heads shared by the query heads (multi-query attention, Shazeer 2019, when 1).
         head: width of a head, even.
         vocabulary: rows of the embedding.
-        positions: longest sequence, in tokens.
+        positions: longest sequence, in tokens; a multiple of SPAN.
         theta: base of the rotary frequencies.
         epsilon: added to the mean square in RMSNorm.
     """
@@ -40,7 +49,6 @@ class Shape:
     layers: int
     heads: int
     inner: int
-    kv_heads: int = 1
     head: int = 32
     vocabulary: int = len(VOCABULARY)
     positions: int = 512
@@ -55,25 +63,190 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Matrices of one layer, laid out for `rows @ matrix`, the scale of the norm before them multiplied in."""
+
+    qkv: Floats  # [width, (heads + 2) * head]
+    out: Floats  # [heads * head, width]
+    gate_up: Floats  # [width, 2 * inner]
+    down: Floats  # [inner, width]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model ready to compute: its shape, arrays in float32, and the first 16 hexadecimal digits of the file's SHA-256."""
+
+    shape: Shape
+    embedding: Floats  # [vocabulary, width]
+    layers: tuple[Layer, ...]
+    unembedding: Floats  # [width, vocabulary]
+    cos: Floats  # [positions, head]
+    sin: Floats  # [positions, head]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Keys and values of every slot and layer, [layers, slots, positions, head] each. Unwritten entries are zero."""
+
+    keys: Floats
+    values: Floats
+
+    @staticmethod
+    def empty(shape: Shape, slots: int) -> Cache:
+        """Make a cache; memory is taken up only as positions are written."""
+        size = (shape.layers, slots, shape.positions, shape.head)
+        return Cache(np.zeros(size, np.float32), np.zeros(size, np.float32))
+
+    def copy_slot(self, source: int, targets: Ints, length: int) -> None:
+        """Copy the first `length` positions of a slot to other slots."""
+        self.keys[:, targets, :length] = self.keys[:, source, None, :length]
+        self.values[:, targets, :length] = self.values[:, source, None, :length]
+
+
+def forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slots: Ints) -> Floats:
+    """Compute the last hidden states of rows, and write their keys and values into the cache.
+
+    Rows of one slot may come in any order, as long as every earlier position of the slot is in the cache or among the rows.
+
+    Args:
+        weights: the model.
+        cache: of all slots.
+        tokens: [rows], rows a multiple of BLOCK.
+        positions: [rows], 0 <= position < shape.positions.
+        slots: [rows].
+
+    Returns:
+        [rows, width], after the last norm without its scale, which `logits` multiplies in.
+    """
+    shape = weights.shape
+    rows = len(tokens)
+    x = weights.embedding[tokens]
+    cos, sin = weights.cos[positions][:, None, :], weights.sin[positions][:, None, :]
+    groups = _group_by_span(positions)
+    for index, layer in enumerate(weights.layers):
+        qkv = _multiply(_normalize(x, shape.epsilon), layer.qkv).reshape(rows, shape.heads + 2, shape.head)
+        qk = _rotate(qkv[:, :-1], cos, sin)
+        cache.keys[index, slots, positions] = qk[:, -1]
+        cache.values[index, slots, positions] = qkv[:, -1]
+        mixed = np.empty((rows, shape.heads, shape.head), np.float32)
+        for chosen, length, hidden in groups:
+            keys = cache.keys[index][slots[chosen], :length]
+            values = cache.values[index][slots[chosen], :length]
+            mixed[chosen] = _attend(qk[chosen, :-1], keys, values, hidden)
+        x = x + _multiply(mixed.reshape(rows, -1), layer.out)
+        gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
+        gate, up = gate_up[:, : shape.inner], gate_up[:, shape.inner :]
+        x = x + _multiply(gate / (1 + np.exp(-gate)) * up, layer.down)
+    return _normalize(x, shape.epsilon)
+
+
+def logits(weights: Weights, hidden: Floats) -> Floats:
+    """Turn hidden states [rows, width] into logits [rows, vocabulary]; rows must be a multiple of BLOCK."""
+    return _multiply(hidden, weights.unembedding)
+
+
+def _multiply(x: Floats, matrix: Floats) -> Floats:
+    """Multiply in blocks of BLOCK rows, so that the shape BLAS sees, and with it every bit, is the same in any batch."""
+    blocks = x.reshape(-1, BLOCK, x.shape[1])
+    product: Floats = np.matmul(blocks, matrix).reshape(len(x), -1)
+    return product
+
+
+def _normalize(x: Floats, epsilon: float) -> Floats:
+    mean = np.einsum("rd,rd->r", x, x)[:, None] / np.float32(x.shape[1])
+    scaled: Floats = x / np.sqrt(mean + np.float32(epsilon))
+    return scaled
+
+
+def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
+    half = x.shape[-1] // 2
+    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    rotated: Floats = x * cos + turned * sin
+    return rotated
+
+
+def _group_by_span(positions: Ints) -> list[tuple[Ints, int, Floats]]:
+    """Group rows that read equally many keys: row indices, that number, and a mask [rows, 1, keys] of 0 and -inf."""
+    spans = positions // SPAN
+    groups = []
+    for span in np.unique(spans):
+        chosen = np.flatnonzero(spans == span)
+        length = int(span + 1) * SPAN
+        later = np.arange(length) > positions[chosen, None]
+        groups.append((chosen, length, np.where(later, -np.inf, 0).astype(np.float32)[:, None, :]))
+    return groups
+
+
+def _attend(queries: Floats, keys: Floats, values: Floats, hidden: Floats) -> Floats:
+    """Attend: queries [n, heads, head], keys and values [n, length, head], hidden [n, 1, length]."""
+    scores = np.matmul(queries, keys.transpose(0, 2, 1))
+    scores *= np.float32(queries.shape[-1] ** -0.5)
+    scores += hidden
+    scores -= scores.max(-1, keepdims=True)
+    np.exp(scores, out=scores)
+    mixed: Floats = np.matmul(scores, values) / scores.sum(-1, keepdims=True)
+    return mixed
+
+
+def load_weights(path: Path) -> Weights:
+    """Read weights from `NAME.safetensors` with the shape in `NAME.json`, or from a folder as `save` writes it.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when the tensors are not those of the shape.
+    """
+    from safetensors.numpy import load
+
+    file = path / "model.safetensors" if path.is_dir() else path
+    raw = file.read_bytes()
+    shape = _read_shape(file.with_name("config.json") if path.is_dir() else path.with_suffix(".json"))
+    tensors = {name: tensor.astype(np.float32) for name, tensor in load(raw).items()}
+    expected = _names(shape)
+    if set(tensors) != expected:
+        raise ValueError(f"{file} does not hold the tensors of its config: {sorted(set(tensors) ^ expected)[:3]} ...")
+    return prepare(shape, tensors, fingerprint=hashlib.sha256(raw).hexdigest()[:16])
+
+
+def prepare(shape: Shape, tensors: Mapping[str, Floats], *, fingerprint: str) -> Weights:
+    """Lay tensors, named and oriented as transformers has them, out for computing."""
+
+    def stack(index: int, norm: str, *names: str) -> Floats:
+        scale = tensors[f"model.layers.{index}.{norm}.weight"]
+        return np.ascontiguousarray(np.concatenate([tensors[f"model.layers.{index}.{n}.weight"] for n in names]).T * scale[:, None])
+
+    def plain(index: int, name: str) -> Floats:
+        return np.ascontiguousarray(tensors[f"model.layers.{index}.{name}.weight"].T)
+
+    layers = tuple(
+        Layer(
+            qkv=stack(i, "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            out=plain(i, "self_attn.o_proj"),
+            gate_up=stack(i, "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj"),
+            down=plain(i, "mlp.down_proj"),
+        )
+        for i in range(shape.layers)
+    )
+    embedding = tensors["model.embed_tokens.weight"]
+    unembedding = np.ascontiguousarray(embedding.T * tensors["model.norm.weight"][:, None])
+    exponents = -np.arange(0, shape.head, 2, dtype=np.float32) / np.float32(shape.head)
+    angles = np.outer(np.arange(shape.positions, dtype=np.float32), np.float32(shape.theta) ** exponents)
+    angles = np.concatenate([angles, angles], axis=-1)
+    return Weights(shape, embedding, layers, unembedding, np.cos(angles), np.sin(angles), fingerprint)
+
+
 def save(folder: Path, shape: Shape, tensors: Mapping[str, Floats]) -> None:
-    """Write `model.safetensors` in fp16 and `config.json` into a folder that exists."""
+    """Write `model.safetensors` in fp16 and `config.json` into a folder that exists; transformers loads it."""
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(t, dtype=np.float16) for name, t in tensors.items()}, folder / "model.safetensors")
+    half = {name: np.ascontiguousarray(tensor, dtype=np.float16) for name, tensor in tensors.items()}
+    save_file(half, folder / "model.safetensors")
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "hidden_size": shape.width,
-        "intermediate_size": shape.inner,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head,
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": shape.positions,
-        "rope_theta": shape.theta,
-        "rms_norm_eps": shape.epsilon,
+        "num_key_value_heads": 1,
         "tie_word_embeddings": True,
         "attention_bias": False,
         "mlp_bias": False,
@@ -82,4 +255,32 @@ def save(folder: Path, shape: Shape, tensors: Mapping[str, Floats]) -> None:
         "pad_token_id": PAD,
         "dtype": "float16",
     }
+    config |= {theirs: getattr(shape, ours) for ours, theirs in _CONFIG.items()}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+_CONFIG = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "inner": "intermediate_size",
+    "head": "head_dim",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "theta": "rope_theta",
+    "epsilon": "rms_norm_eps",
+}
+
+
+def _read_shape(config: Path) -> Shape:
+    values = json.loads(config.read_text())
+    if values.get("num_key_value_heads") != 1:
+        raise ValueError(f"{config}: num_key_value_heads is {values.get('num_key_value_heads')}; the lab computes with 1")
+    return Shape(**{field.name: values[_CONFIG[field.name]] for field in fields(Shape)})
+
+
+def _names(shape: Shape) -> set[str]:
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj")
+    parts += ("mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
+    names = {f"model.layers.{i}.{part}.weight" for i in range(shape.layers) for part in parts}
+    return names | {"model.embed_tokens.weight", "model.norm.weight"}
