@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from ponder._meter import Meter, Turns
 from ponder.core import (
     END,
     Adapter,
@@ -27,7 +27,6 @@ from ponder.core import (
     Event,
     Outcome,
     Policy,
-    Pool,
     Sampling,
     Spent,
     Strategy,
@@ -37,7 +36,7 @@ from ponder.core import (
     logprobs_needed,
     room,
 )
-from ponder.errors import BudgetExhausted, CapabilityError, OracleError, UsageError
+from ponder.errors import BudgetError, BudgetExhausted, CapabilityError, OracleError, UsageError
 from ponder.types import Chain, Question, Score, Step, Usage, Verdict
 
 Judge = Callable[[Sequence[Chain]], Awaitable[list[Verdict]]]
@@ -55,75 +54,29 @@ class Direct:
         return await verifier.score(chains, run)
 
 
-@dataclass
-class _Meter:
-    """What all views of one run share: limits, what is spent, what happened."""
+class _Shut:
+    """The door in the hands of a verifier whose scores are banked: what it did here would be missing whenever the bank answers for it."""
 
-    budget: Budget
-    clock: Callable[[], float]
-    started: float
-    spent: Spent = Spent()
-    events: list[Event] = field(default_factory=list)
-    cursors: Counter[Pool] = field(default_factory=Counter)
-    best: Chain | None = None
-    failed: int = 0
-    oracle: bool = False
-    exhausted: bool = False
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier = verifier
 
-    def admit(self, what: str) -> None:
-        """Refuse work that nothing is left for."""
-        limits = self.budget
-        spent: list[tuple[str, float, float | None]] = [
-            ("samples", self.spent.samples, limits.samples if what == "extend" else None),
-            ("tokens", self.spent.usage.tokens, limits.tokens),
-            ("calls", self.spent.usage.calls, limits.calls),
-            ("money", self.spent.money, limits.money),
-            ("seconds", self.clock() - self.started, limits.seconds),
-        ]
-        for unit, value, limit in spent:
-            if limit is not None and value >= limit:
-                self.exhausted = True
-                raise BudgetExhausted(f"{what}: spent {value:g} of {limit:g} {unit}")
+    async def sample(self, policy: Policy, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """Refused."""
+        raise self._refusal("samples")
 
-    def affordable(self, wanted: int) -> int:
-        """How many more children samples and calls can pay for."""
-        left = [wanted]
-        if self.budget.samples is not None:
-            left.append(self.budget.samples - self.spent.samples)
-        if self.budget.calls is not None:
-            left.append(self.budget.calls - self.spent.usage.calls)
-        return max(0, min(left))
+    async def score(self, verifier: Verifier, chains: Sequence[Chain], run: Run) -> list[Score]:
+        """Refused."""
+        raise self._refusal("scores")
 
-    def pay(self, usage: Usage, *, samples: int, money: float) -> None:
-        self.spent = Spent(self.spent.samples + samples, self.spent.usage + usage, self.spent.money + money)
+    async def judge(self, chains: Sequence[Chain]) -> list[Verdict]:
+        """Refused."""
+        raise self._refusal("asks the grader")
 
-
-class _Turns:
-    """Hands out places in call order; `await turn.mine()` returns once all earlier places are done."""
-
-    def __init__(self) -> None:
-        self._last: asyncio.Event | None = None
-
-    def take(self) -> _Turn:
-        turn = _Turn(self._last)
-        self._last = turn.done
-        return turn
-
-
-class _Turn:
-    def __init__(self, before: asyncio.Event | None) -> None:
-        self.before = before
-        self.done = asyncio.Event()
-
-    async def mine(self) -> None:
-        if self.before is not None:
-            await self.before.wait()
-
-    def __enter__(self) -> _Turn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
+    def _refusal(self, does: str) -> UsageError:
+        return UsageError(
+            f"{self.verifier!r}: {does} through its run, so its scores cannot be banked; its fingerprint must be '', not "
+            f"{self.verifier.fingerprint!r}"
+        )
 
 
 class Run:
@@ -138,7 +91,8 @@ class Run:
         answer: Callable[[str], str | None],
         bank: Bank,
         judge: Judge | None,
-        meter: _Meter,
+        meter: Meter,
+        turns: Turns,
     ) -> None:
         self.policy = policy
         self.sampling = sampling
@@ -147,7 +101,7 @@ class Run:
         self._bank = bank
         self._judge = judge
         self._meter = meter
-        self._turns = _Turns()
+        self._turns = turns
 
     @property
     def spent(self) -> Spent:
@@ -161,16 +115,7 @@ class Run:
 
     def purpose(self, name: str) -> Run:
         """A view of this run whose samples come from a stream of their own, such as "rollout" or "judge"; same meter."""
-        view = Run(
-            self.policy,
-            sampling=self.sampling,
-            stream=f"{self.stream}/{name}",
-            answer=self._answer,
-            bank=self._bank,
-            judge=self._judge,
-            meter=self._meter,
-        )
-        return view
+        return self._view(f"{self.stream}/{name}", self._turns, self._bank, self._judge)
 
     async def extend(
         self,
@@ -196,11 +141,14 @@ class Run:
             parents = [chain for chain in chains for _ in range(n)]
             children: list[Chain] = []
             while len(children) < len(parents):
-                wave = parents[len(children) :][
-                    : self._wave(len(parents) - len(children), parents[len(children)], policy, sampling)
-                ]
+                rest = parents[len(children) :]
+                wave = rest[: self._wave(rest, policy, sampling)]
                 if not wave:
-                    children += [parent.then(Step(""), "cancelled") for parent in parents[len(children) :]]
+                    if not children:  # something is left, but less than one child may cost
+                        self._meter.refuse(
+                            f"extend: spent {self.spent.money:g} of {budget.money} money; one child more may not fit"
+                        )
+                    children += [parent.then(Step(""), "cancelled") for parent in rest]
                     self._meter.exhausted = True
                     break
                 sampled = await self._sample(wave, until, policy, sampling)
@@ -229,13 +177,18 @@ class Run:
         with self._turns.take() as turn:
             if self._meter.budget != Budget():
                 await turn.mine()
+            count, bank, judge = len(chains), self._bank, self._judge
             if verifier.fingerprint:
                 self._meter.admit("score")
-            scores = await self._bank.score(verifier, chains, self.purpose("score"))
+                count = self._meter.affordable(count, "calls")
+                shut = _Shut(verifier)
+                bank, judge = shut, judge and shut.judge
+            nested = self._view(f"{self.stream}/score", Turns(turn.before), bank, judge)
+            scores = await self._bank.score(verifier, chains[:count], nested)
             await turn.mine()
-            if len(scores) != len(chains):
-                raise UsageError(f"{verifier!r} gave {len(scores)} scores for {len(chains)} chains; one each is the contract")
-            settled = [self._settle_score(score) for score in scores]
+            if len(scores) != count:
+                raise UsageError(f"{verifier!r} gave {len(scores)} scores for {count} chains; one each is the contract")
+            settled = [self._settle_score(score) for score in scores] + [self._unpaid_score() for _ in chains[count:]]
             self._meter.events.append(Event("score", self.spent, tuple(chains), tuple(settled)))
             return settled
 
@@ -245,7 +198,7 @@ class Run:
             steps = await environment.act(chains)
             await turn.mine()
             for step in steps:
-                self._meter.pay(step.usage, samples=0, money=0.0)
+                self._meter.pay(step.usage)
             moved = [chain.then(step) for chain, step in zip(chains, steps, strict=True)]
             self._meter.events.append(Event("act", self.spent, tuple(moved)))
             return moved
@@ -256,13 +209,13 @@ class Run:
             self._meter.admit("adapt")
             fitted, usage = await adapter.adapt(policy or self.policy, chains)
             await turn.mine()
-            self._meter.pay(usage, samples=0, money=0.0)
+            self._meter.pay(usage)
             self._meter.events.append(Event("adapt", self.spent, tuple(chains)))
             return fitted
 
     def answers(self, chains: Sequence[Chain]) -> list[str | None]:
         """The answer each chain gives, in canonical form; None where it gives none or may not vote (not finished by `stop`)."""
-        return [self._answer(chain.text) if chain.finish == "stop" else None for chain in chains]
+        return [self._answer(chain.text) or None if chain.finish == "stop" else None for chain in chains]
 
     def propose(self, chain: Chain) -> None:
         """Make this the best answer so far. A chain that gives no answer is better than nothing, but never displaces one that does."""
@@ -286,14 +239,17 @@ class Run:
         with self._turns.take() as turn:
             await turn.mine()
             self._meter.admit("race")
-            count = self._meter.affordable(n)
+            count = self._startable([root] * n, self.policy, self.sampling)
+            if not count:
+                self._meter.refuse(f"race: spent {self.spent.money:g} of {self.budget.money} money; one child more may not fit")
             children = await self._sample([root] * count, END, self.policy, self.sampling)
         lengths = [child.steps[-1].usage.completion for child in children]
         votes = [length for length, answer in zip(lengths, self.answers(children), strict=True) if answer is not None]
-        line = min(votes, default=max(lengths))
+        line = wanted = min(votes, default=max(lengths))
         if self.budget.tokens is not None:  # all step together until the budget is gone
             left = self.budget.tokens - self.spent.usage.tokens
             line = max(at for at in range(line + 1) if sum(min(length, at) for length in lengths) <= left)
+        self._meter.exhausted |= line < wanted or count < n
         winner = next((at for at, child in enumerate(children) if lengths[at] == line and self.answers([child]) != [None]), None)
         ended = []
         for at, child in enumerate(children):
@@ -302,9 +258,26 @@ class Run:
             self._settle(ended[-1], root, self.policy)
         return ended + [root.then(Step(""), "cancelled")] * (n - count)
 
+    def _view(self, stream: str, turns: Turns, bank: Bank, judge: Judge | None) -> Run:
+        return Run(
+            self.policy,
+            sampling=self.sampling,
+            stream=stream,
+            answer=self._answer,
+            bank=bank,
+            judge=judge,
+            meter=self._meter,
+            turns=turns,
+        )
+
     def _check(self, chains: Sequence[Chain], n: int, until: Until, policy: Policy) -> None:
         if n < 1 or not chains:
             raise UsageError(f"extend: {len(chains)} chains x n = {n}: at least one child must be asked for")
+        if self.budget.money is not None and policy.info.price is None:
+            raise BudgetError(
+                f"budget money={self.budget.money!r}: {policy.info.name} has no price, so it cannot be kept; give the policy a price, "
+                "or bound tokens or samples instead"
+            )
         for chain in chains:
             if chain.finish is not None:
                 chain.then(Step(""))  # raises with the reason
@@ -314,18 +287,26 @@ class Run:
                     "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
                 )
 
-    def _wave(self, wanted: int, parent: Chain, policy: Policy, sampling: Sampling) -> int:
-        """How many of the wanted children can be started so that at most the last of them may run past the budget."""
-        budget, count = self._meter.budget, self._meter.affordable(wanted)
-        if count and budget.tokens is not None:
-            left = budget.tokens - self.spent.usage.tokens
-            count = min(count, max(1, left // sampling.max_tokens)) if left > 0 else 0
+    def _startable(self, parents: Sequence[Chain], policy: Policy, sampling: Sampling) -> int:
+        """How many children of these parents, in order, samples, calls and money can surely pay for."""
+        count = self._meter.affordable(len(parents), "samples", "calls")
         price = policy.info.price
-        if count and budget.money is not None and price is not None:
+        if count and self.budget.money is not None and price is not None:
             # A token is at least one byte of UTF-8, so the bytes of the prompt bound its tokens.
-            size = sum(len(m.text.encode()) + 16 for m in parent.prompt) + len(parent.text.encode())
-            dearest = price.of(Usage(prompt=size, completion=sampling.max_tokens))
-            count = min(count, int((budget.money - self.spent.money) / dearest)) if dearest > 0 else count
+            sizes = {
+                id(parent): sum(len(m.text.encode()) + 16 for m in parent.prompt) + len(parent.text.encode())
+                for parent in parents[:count]
+            }
+            dearest = price.of(Usage(prompt=max(sizes.values()), completion=sampling.max_tokens))
+            count = min(count, int((self.budget.money - self.spent.money) / dearest)) if dearest > 0 else count
+        return count
+
+    def _wave(self, parents: Sequence[Chain], policy: Policy, sampling: Sampling) -> int:
+        """How many of these children can be started so that at most the last of them may run past the budget."""
+        count = self._startable(parents, policy, sampling)
+        if count and self.budget.tokens is not None:
+            left = self.budget.tokens - self.spent.usage.tokens
+            count = min(count, max(1, left // sampling.max_tokens)) if left > 0 else 0
         return count
 
     async def _sample(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Chain]:
@@ -371,12 +352,17 @@ class Run:
         return child
 
     def _settle_score(self, score: Score) -> Score:
-        limit, meter = self._meter.budget.tokens, self._meter
-        if limit is not None and meter.spent.usage.tokens + score.usage.tokens > limit:
-            meter.exhausted = True
-            return Score(None, error="budget: this score could not be paid for")
-        meter.pay(score.usage, samples=0, money=0.0)
+        spent, limits = self.spent.usage + score.usage, self.budget
+        if (limits.tokens is not None and spent.tokens > limits.tokens) or (
+            limits.calls is not None and spent.calls > limits.calls
+        ):
+            return self._unpaid_score()
+        self._meter.pay(score.usage)
         return score
+
+    def _unpaid_score(self) -> Score:
+        self._meter.exhausted = True
+        return Score(None, error="budget: this score could not be paid for")
 
 
 async def solve(
@@ -406,17 +392,20 @@ async def solve(
             "use an engine that gives them, or a verifier that does not need them"
         )
     sampling = replace(sampling, logprobs=max(sampling.logprobs, needed))
-    meter = _Meter(budget or Budget(), clock, clock())
+    meter = Meter(budget or Budget(), clock, clock())
     key = answer or _whole_text
-    run = Run(policy, sampling=sampling, stream=str(seed), answer=key, bank=bank or Direct(), judge=judge, meter=meter)
+    run = Run(
+        policy, sampling=sampling, stream=str(seed), answer=key, bank=bank or Direct(), judge=judge, meter=meter, turns=Turns()
+    )
+    deadline = asyncio.timeout(meter.budget.seconds)
     try:
-        async with asyncio.timeout(meter.budget.seconds):
+        async with deadline:
             await strategy(Chain(question.messages), run)
     except BudgetExhausted:
         meter.exhausted = True
     except TimeoutError:
-        if meter.budget.seconds is None:
-            raise
+        if not deadline.expired():
+            raise  # somebody else's
         meter.exhausted = True
     except BaseExceptionGroup as group:  # a strategy with several branches in flight: every branch that stopped for the budget
         meter.exhausted = True
