@@ -8,7 +8,7 @@ see `ponder.run`. Nothing here knows an engine, a file or a reference answer.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -71,7 +71,7 @@ class Sampling:
     @property
     def key(self) -> str:
         """Part of a sample's key: all but the token cap."""
-        return f"temperature={self.temperature!r} top_p={self.top_p!r} top_k={self.top_k} logprobs={self.logprobs}"
+        return f"temperature={float(self.temperature)!r} top_p={float(self.top_p)!r} top_k={self.top_k} logprobs={self.logprobs}"
 
 
 class Pool(NamedTuple):
@@ -260,16 +260,16 @@ def parts(thing: object) -> list[object]:
         for field in fields(thing):
             value = getattr(thing, field.name)
             for item in value if isinstance(value, tuple) else (value,):
-                if is_dataclass(item) or hasattr(item, "sample"):
+                if is_dataclass(item) or hasattr(item, "sample") or hasattr(item, "score"):
                     found += parts(item)
     return found
 
 
-def batches(n: int, size: int) -> list[int]:
+def batches(n: int, size: int) -> Iterator[int]:
     """`n` cut into batches of at most `size`. Raises `UsageError` unless both are at least 1."""
     if n < 1 or size < 1:
         raise UsageError(f"n = {n} in batches of {size}: both must be at least 1")
-    return [min(size, n - start) for start in range(0, n, size)]
+    return (min(size, n - start) for start in range(0, n, size))
 
 
 def logprobs_needed(*things: object) -> int:
@@ -342,3 +342,19 @@ class Outcome:
     oracle: bool
     failed: int
     exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Problems with all that is needed to ask and to judge them.
+
+    answer: the reference-free key, from the text of a finished answer to its canonical form, None where it gives none; voting and
+    merging use it. fingerprint: changes whenever the prompts or the problems do. max_tokens: a sensible cap for an answer.
+    """
+
+    name: str
+    fingerprint: str
+    problems: tuple[Problem, ...]
+    answer: Callable[[str], str | None]
+    grader: Grader
+    max_tokens: int = 1024

@@ -17,11 +17,12 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, TypeAlias, TypeVar
 
-from ponder.errors import SpecError
+from ponder.errors import SetupError, SpecError
 
 Kind: TypeAlias = Literal["strategies", "verifiers", "policies", "tasks"]
 T = TypeVar("T")
 
+_LONGEST = 10_000  # no spec of ours comes near it, and Python's parser slows down far beyond it
 KINDS: tuple[Kind, ...] = ("strategies", "verifiers", "policies", "tasks")
 _SHORT = re.compile(r"([a-z_][a-z0-9_]*):(.+)", re.DOTALL)
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
@@ -40,6 +41,9 @@ def named(name: str) -> Callable[[type[T]], type[T]]:
 
 def render(thing: object, *, full: bool = False) -> str:
     """The spec string of a value; `full` writes out defaults too, for identities that must not depend on them."""
+    if isinstance(thing, tuple):
+        items = [render(item, full=full) for item in thing]
+        return f"({', '.join(items)}{',' * (len(items) == 1)})"
     if not is_dataclass(thing) or isinstance(thing, type) or not hasattr(thing, "__spec__"):
         return repr(thing)
     shown = []
@@ -54,15 +58,18 @@ def render(thing: object, *, full: bool = False) -> str:
 def parse(text: str, kind: Kind) -> object:
     """What the spec names, made. Raises `SpecError` with the nearest name, the accepted arguments and the place."""
     text = text.strip()
+    if len(text) > _LONGEST:
+        raise SpecError(f"{text[:40]!r}... is no spec: {len(text):,} characters, at most {_LONGEST:,}")
+    shown = text if len(text) <= 200 else f"{text[:200]}..."
     short = _SHORT.fullmatch(text)
     if short:
-        return _make(short[1], (short[2],), {}, kind, text)
+        return _make(short[1], (short[2],), {}, kind, shown)
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         at = getattr(error, "offset", None) or 1
-        raise SpecError(f"{text!r} is not a spec (column {at}); write a name with arguments, such as best_of_n(n=16)") from None
-    return _build(tree, kind, text)
+        raise SpecError(f"{shown!r} is not a spec (column {at}); write a name with arguments, such as best_of_n(n=16)") from None
+    return _build(tree, kind, shown)
 
 
 def names(kind: Kind) -> list[str]:
@@ -108,14 +115,14 @@ def _make(name: str, args: Sequence[object], given: dict[str, object], kind: Kin
         bound[key] = value
     for parameter in accepted:
         if parameter.name in bound:
-            _check(bound[parameter.name], parameter, name, text)
+            bound[parameter.name] = _checked(bound[parameter.name], parameter, name, text)
         elif parameter.default is inspect.Parameter.empty:
             raise SpecError(f"{text!r}: {name} needs {parameter.name!r}; it takes {takes}")
     return factory(**bound)
 
 
-def _check(value: object, parameter: inspect.Parameter, name: str, text: str) -> None:
-    """Scalars against their annotation, parts against the verb that makes them what they are."""
+def _checked(value: object, parameter: inspect.Parameter, name: str, text: str) -> object:
+    """Scalars against their annotation, parts against the verb that makes them what they are; 1 is written for 1.0."""
     wanted = str(parameter.annotation)
     scalar = _SCALARS.get(wanted.removesuffix(" | None"))
     verb = {"Verifier": "score", "Policy": "sample", "Strategy": "__call__"}.get(wanted.removesuffix(" | None"))
@@ -123,13 +130,22 @@ def _check(value: object, parameter: inspect.Parameter, name: str, text: str) ->
     wrong_scalar = scalar and (not isinstance(value, scalar) or (isinstance(value, bool) and bool not in scalar))
     if not missing and (wrong_scalar or (verb and not hasattr(value, verb))):
         raise SpecError(f"{text!r}: {name}({parameter.name}=...) must be {wanted}, not {value!r}")
+    if scalar == _SCALARS["float"] and isinstance(value, int):
+        try:
+            return float(value)
+        except OverflowError:
+            raise SpecError(f"{text!r}: {name}({parameter.name}=...) is too large for a float") from None
+    return value
 
 
 def _find(name: str, kind: Kind | None, text: str) -> Callable[..., object]:
     kinds = (kind,) if kind else KINDS[:3]
     for entry in (entry for each in kinds for entry in _entries(each)):
         if entry.name == name:
-            factory: Callable[..., object] = entry.load()
+            try:
+                factory: Callable[..., object] = entry.load()
+            except (ImportError, AttributeError) as error:
+                raise SetupError(f"{text!r}: {name!r} is registered as {entry.value}, which cannot be loaded: {error}") from error
             return factory
     known = [entry for each in kinds for entry in names(each)]
     what = {"strategies": "strategy", "verifiers": "verifier", "policies": "policy", "tasks": "task"}.get(kind or "", "name")

@@ -27,6 +27,7 @@ class AdaptiveConsistency:
     batch: int = 4
 
     def __post_init__(self) -> None:
+        batches(self.n, self.batch)
         if not 0.5 < self.threshold < 1.0:
             raise UsageError(f"adaptive_consistency: threshold {self.threshold} must lie between 0.5 and 1, both excluded")
 

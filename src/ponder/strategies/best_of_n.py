@@ -23,14 +23,18 @@ class BestOfN:
     verifier: Verifier
     batch: int = 64
 
+    def __post_init__(self) -> None:
+        batches(self.n, self.batch)
+
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        best = -1.0
+        best, guessed = -1.0, False
         for size in batches(self.n, self.batch):
             chains = await run.extend([root], n=size)
             finished = [chain for chain, answer in zip(chains, run.answers(chains), strict=True) if answer is not None]
-            if finished and best < 0:
+            if finished and not guessed:
                 run.propose(finished[0])
+                guessed = True
             for chain, score in zip(finished, await run.score(self.verifier, finished), strict=True):
                 if score.value is not None and score.value > best:
                     best = score.value

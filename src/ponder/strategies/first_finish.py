@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ponder.core import batches
 from ponder.run import Run
 from ponder.spec import named
 from ponder.types import Chain
@@ -19,6 +20,9 @@ class FirstFinish:
     """
 
     n: int
+
+    def __post_init__(self) -> None:
+        batches(self.n, self.n)
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""

@@ -24,6 +24,9 @@ class Rejection:
     threshold: float = 0.5
     batch: int = 1
 
+    def __post_init__(self) -> None:
+        batches(self.n, self.batch)
+
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
         for size in batches(self.n, self.batch):

@@ -23,6 +23,9 @@ class WeightedVote:
     verifier: Verifier
     batch: int = 64
 
+    def __post_init__(self) -> None:
+        batches(self.n, self.batch)
+
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
         tally = Tally()

@@ -27,7 +27,7 @@ class MazePolicy:
     @property
     def info(self) -> PolicyInfo:
         """A policy that goes on from any prefix and repeats itself from a seed."""
-        name = f"maze({self.p:g}, {self.depth})"
+        name = f"maze({self.p!r}, {self.depth})"
         return PolicyInfo(name, name, frozenset({"continue", "seed", "n"}), parameters=1)
 
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
@@ -123,7 +123,7 @@ class NoisyVerifier:
     async def score(self, chains: Sequence[Chain], run: Run) -> list[Score]:
         """One score in {0, 1} for each chain."""
         del run
-        return [Score(float(self._judge(chain)), usage=Usage(scored=self.price, calls=bool(self.price))) for chain in chains]
+        return [Score(float(self._judge(chain)), usage=Usage(scored=self.price, calls=int(self.price > 0))) for chain in chains]
 
     def _judge(self, chain: Chain) -> bool:
         right = chain.text in self.right
