@@ -83,7 +83,7 @@ def test_a_cap_cuts_after_that_many_tokens_and_says_length(endpoint, name):
 
 def test_a_stop_string_cuts_before_it_is_paid_for_and_is_named_as_the_reason(endpoint):
     whole = post(endpoint, seed=3).texts[0]
-    cut = post(endpoint, seed=3, stop=["never", "\n"]).json
+    cut = post(endpoint, seed=3, stop=["The answer", "\n", "never"]).json
     choice, line = cut["choices"][0], whole.split("\n")[0]
     assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == (line, "stop", "\n")
     assert cut["usage"]["completion_tokens"] == len(split_tokens(line)) + 1  # the token that holds the line break
@@ -114,6 +114,8 @@ def test_logprobs_do_not_depend_on_how_many_alternatives_are_listed_and_vary_in_
         return [item for choice in reply["choices"] for item in choice["logprobs"]["content"]]
 
     assert [item["logprob"] for item in listed(1)] == [item["logprob"] for item in listed(20)]
+    for item in listed(1):
+        assert item["token"] in [entry["token"] for entry in item["top_logprobs"]]
     ranks = Counter([e["token"] for e in item["top_logprobs"]].index(item["token"]) for item in listed(20))
     assert ranks[0] > ranks[1] > 0
     assert all(item["top_logprobs"] == [] for item in listed(0))
@@ -191,6 +193,8 @@ def test_vllm_continues_on_request_without_repeating_and_agrees_with_the_complet
     assert post(endpoint, messages=CONTINUED, seed=3).texts[0].startswith("Step 1: ")
     assert [entry.continuing for entry in endpoint.requests()] == [True, True, False]
     assert post(endpoint, messages=CONTINUED, continue_final_message=True).status == 400
+    bare = post(endpoint, "/v1/completions", prompt=ASKED.removesuffix("<|im_start|>assistant\n")).json["usage"]
+    assert post(endpoint, add_generation_prompt=False).json["usage"]["prompt_tokens"] == bare["prompt_tokens"]
     assert post(endpoint, messages=CONTINUED[:1], **ON_REQUEST).status == 400
 
 

@@ -107,8 +107,11 @@ def test_a_concluded_reply_is_continued_by_nothing():
 
 def test_typed_digits_restrict_the_answer_to_those_that_begin_with_them():
     right = correct_answer(QUESTION)
-    for rest in replies(50, partial=f"Step 1: 1 + 1 = 2.\nThe answer is {right}"):
-        assert rest in {".", "0."}  # ten times the answer is one of the wrong ones
+    seen = Counter(replies(1000, partial=f"Step 1: 1 + 1 = 2.\nThe answer is {right}"))
+    shares = answer_distribution(QUESTION)
+    tenfold = shares[right + "0"]  # ten times the answer is one of the wrong ones
+    assert set(seen) == {".", "0."}
+    assert within_three_errors(seen["0."], 1000, tenfold / (tenfold + shares[right]))
     assert set(replies(20, partial="The answer is 77x")) == {"."}
 
 
