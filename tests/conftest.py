@@ -1,0 +1,47 @@
+"""No test talks to the outside unless it is marked `integration`; the loopback and Unix sockets stay open."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+
+
+def is_local(host: object) -> bool:
+    """Whether an address, as sockets take it, stays on this machine."""
+    if host in (None, "", b"", "localhost", b"localhost"):
+        return True
+    text = host.decode() if isinstance(host, bytes) else str(host)
+    try:
+        return ipaddress.ip_address(text.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("integration"):
+        return
+
+    def guard(method: str) -> None:
+        real = getattr(socket.socket, method)
+
+        def guarded(self: socket.socket, *args: object) -> object:
+            address = args[-1]
+            if self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and not is_local(address[0]):
+                raise PermissionError(f"socket.{method}({address!r}): tests use the loopback only, or are marked integration")
+            return real(self, *args)
+
+        monkeypatch.setattr(socket.socket, method, guarded)
+
+    for method in ("connect", "connect_ex", "sendto"):
+        guard(method)
+    lookup = socket.getaddrinfo
+
+    def guarded_lookup(host: object, *args: object, **more: object) -> object:
+        if not is_local(host):
+            raise PermissionError(f"getaddrinfo({host!r}): tests use the loopback only, or are marked integration")
+        return lookup(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
