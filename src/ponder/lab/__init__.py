@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 
 from ponder.lab.engine import Completion, Engine, Request
+from ponder.lab.workers import Pool
 
-__all__ = ["Completion", "Engine", "Request", "fingerprint", "load", "weights_path"]
+__all__ = ["Completion", "Engine", "Pool", "Request", "fingerprint", "load", "pool", "weights_path"]
 
 
 def weights_path(size: str = "base") -> Path:
@@ -29,6 +30,12 @@ def load(size: str = "base") -> Engine:
     from ponder.lab.model import load_weights
 
     return Engine(load_weights(weights_path(size)))
+
+
+@cache
+def pool(size: str = "base", workers: int = 2) -> Pool:
+    """Spread the engine of a size over worker processes, once per process; errors as for `weights_path`."""
+    return Pool(weights_path(size), workers)
 
 
 def fingerprint(size: str = "base") -> str:

@@ -155,7 +155,9 @@ class Batch:
                 self._cache.copy_slot(source, np.array([slot]), len(known))
             jobs.append((slot, len(known), prefix[len(known) :]))
         states = prefill(self.weights, self._cache, jobs, scratch=self._scratch)
-        after = project(self.weights, np.stack([state[-1] for state in states])) if jobs else []
+        if not jobs:
+            return
+        after = project(self.weights, np.stack([state[-1] for state in states]))
         for (slot, _, _), prefix, values in zip(jobs, new, after, strict=True):
             self._prefixes[prefix] = _Prefix(slot, values)
 
@@ -207,7 +209,7 @@ class Batch:
         futures = [future for _, future in self._waiting] + [sample.future for sample in self._samples.values()]
         self.__init__(self.weights)  # type: ignore[misc]  # a failed step may have left anything behind
         for future in futures:
-            _resolve(future, error)
+            resolve(future, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +235,10 @@ class _Sample:
         self.top_logprobs.append(scores[best])
 
     def finish(self, ids: Ints, logprobs: Floats, stopped: bool) -> None:
-        size = (len(self.top_ids), self.request.top)
+        size = (len(ids), self.request.top)
         top_ids = np.array(self.top_ids, dtype=np.int64).reshape(size)
         top_logprobs = np.array(self.top_logprobs, dtype=np.float32).reshape(size)
-        _resolve(self.future, Completion(ids, logprobs, top_ids, top_logprobs, int(ids[-1]) if stopped else None))
+        resolve(self.future, Completion(ids, logprobs, top_ids, top_logprobs, int(ids[-1]) if stopped else None))
 
 
 def prefill(weights: Weights, cache: Cache, jobs: Sequence[tuple[int, int, Sequence[int]]], *, scratch: int) -> list[Floats]:
@@ -249,7 +251,7 @@ def prefill(weights: Weights, cache: Cache, jobs: Sequence[tuple[int, int, Seque
     parts = [slice(first, first + PREFILL_ROWS) for first in range(0, len(tokens), PREFILL_ROWS)]
     states = [_forward(weights, cache, tokens[part], positions[part], slots[part], scratch) for part in parts]
     ends = np.cumsum([len(ids) for _, _, ids in jobs])
-    return np.split(np.concatenate([s[: part.stop - part.start] for s, part in zip(states, parts, strict=True)])[: len(tokens)], ends[:-1])
+    return np.split(np.concatenate(states), ends[:-1])
 
 
 def project(weights: Weights, states: Floats) -> Floats:
@@ -293,11 +295,12 @@ def _forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slot
     return states[: len(tokens)]
 
 
-def _resolve(future: Future[Completion], outcome: Completion | Exception) -> None:
+def resolve(future: Future[Completion], outcome: Completion | Exception) -> None:
+    """Give a future its outcome, unless it was cancelled meanwhile."""
     try:
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-    except InvalidStateError:  # cancelled meanwhile
+    except InvalidStateError:
         pass

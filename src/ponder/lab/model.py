@@ -137,8 +137,7 @@ def forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slots
             mixed[chosen] = _attend(qk[chosen, :-1], keys, values, hidden)
         x = x + _multiply(mixed.reshape(rows, -1), layer.out)
         gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
-        gate, up = gate_up[:, : shape.inner], gate_up[:, shape.inner :]
-        x = x + _multiply(gate / (1 + np.exp(-gate)) * up, layer.down)
+        x = x + _multiply(_swish(gate_up, shape.inner), layer.down)
     return _normalize(x, shape.epsilon)
 
 
@@ -156,13 +155,23 @@ def _multiply(x: Floats, matrix: Floats) -> Floats:
 
 def _normalize(x: Floats, epsilon: float) -> Floats:
     mean = np.einsum("rd,rd->r", x, x)[:, None] / np.float32(x.shape[1])
-    scaled: Floats = x / np.sqrt(mean + np.float32(epsilon))
-    return scaled
+    scale: Floats = np.sqrt(mean + np.float32(epsilon))
+    return x / scale
+
+
+def _swish(gate_up: Floats, inner: int) -> Floats:
+    gate, up = gate_up[:, :inner], gate_up[:, inner:]
+    x = np.negative(gate)
+    np.exp(x, out=x)
+    x += 1
+    np.divide(gate, x, out=x)
+    x *= up
+    return x
 
 
 def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
     half = x.shape[-1] // 2
-    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    turned: Floats = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
     rotated: Floats = x * cos + turned * sin
     return rotated
 
@@ -214,7 +223,9 @@ def prepare(shape: Shape, tensors: Mapping[str, Floats], *, fingerprint: str) ->
 
     def stack(index: int, norm: str, *names: str) -> Floats:
         scale = tensors[f"model.layers.{index}.{norm}.weight"]
-        return np.ascontiguousarray(np.concatenate([tensors[f"model.layers.{index}.{n}.weight"] for n in names]).T * scale[:, None])
+        return np.ascontiguousarray(
+            np.concatenate([tensors[f"model.layers.{index}.{n}.weight"] for n in names]).T * scale[:, None]
+        )
 
     def plain(index: int, name: str) -> Floats:
         return np.ascontiguousarray(tensors[f"model.layers.{index}.{name}.weight"].T)
@@ -280,7 +291,7 @@ def _read_shape(config: Path) -> Shape:
 
 
 def _names(shape: Shape) -> set[str]:
-    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj")
+    parts: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj")
     parts += ("mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
     names = {f"model.layers.{i}.{part}.weight" for i in range(shape.layers) for part in parts}
     return names | {"model.embed_tokens.weight", "model.norm.weight"}

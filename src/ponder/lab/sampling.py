@@ -48,7 +48,8 @@ def choose(logits: Floats, settings: Settings, uniform: NDArray[np.float64]) -> 
     cumulative = np.cumsum(weight, axis=-1)
     chosen = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
     last = vocabulary - 1 - np.argmax(weight[:, ::-1] > 0, axis=-1)  # rounding may land past the last possible token
-    return np.where(greedy, np.argmax(logits, axis=-1), np.minimum(chosen, last))
+    drawn: Ints = np.where(greedy, np.argmax(logits, axis=-1), np.minimum(chosen, last))
+    return drawn
 
 
 def _limit(weight: NDArray[np.float64], settings: Settings) -> NDArray[np.float64]:

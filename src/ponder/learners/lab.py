@@ -41,12 +41,12 @@ class Recipe:
     """
 
     steps: int
-    tokens: int = 2048
+    tokens: int = 1024
     muon: float = 0.02
     adam: float = 0.003
 
 
-RECIPES = {"small": Recipe(steps=3000), "base": Recipe(steps=3000), "large": Recipe(steps=3000)}
+RECIPES = {"small": Recipe(steps=4000), "base": Recipe(steps=4000), "large": Recipe(steps=4000)}
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
     steps: int | None = None,
     minutes: float | None = None,
     checkpoints: int = 0,
-    threads: int = 2,
+    threads: int = 1,
 ) -> None:
     """Train one size from nothing and write `model.safetensors`, `config.json` and `card.json` into `out`.
 
@@ -90,7 +90,8 @@ def train(
     began, losses, step = time.monotonic(), {"countdown": math.nan, "chain": math.nan}, 0
     try:
         for step in range(1, total + 1):
-            rate = min(1.0, step / 50) * (1 - (step - 1) / total)
+            spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
+            rate = min(1.0, step / 50) * max(0.0, 1 - max((step - 1) / total, spent))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * rate
@@ -104,7 +105,7 @@ def train(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            late = minutes is not None and time.monotonic() - began > 60 * minutes
+            late = spent >= 1
             if step % 100 == 0 or step == total or late:
                 took = time.monotonic() - began
                 shown = "  ".join(f"{family} {value:.4f}" for family, value in losses.items())
@@ -141,17 +142,16 @@ def build(shape: Shape) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.q_proj = nn.Linear(shape.width, shape.heads * shape.head, bias=False)
-            self.k_proj = nn.Linear(shape.width, shape.kv_heads * shape.head, bias=False)
-            self.v_proj = nn.Linear(shape.width, shape.kv_heads * shape.head, bias=False)
+            self.k_proj = nn.Linear(shape.width, shape.head, bias=False)
+            self.v_proj = nn.Linear(shape.width, shape.head, bias=False)
             self.o_proj = nn.Linear(shape.heads * shape.head, shape.width, bias=False)
 
         def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
             rows, length, _ = x.shape
             q = _rotate(self.q_proj(x).view(rows, length, shape.heads, shape.head).transpose(1, 2), cos, sin)
-            k = _rotate(self.k_proj(x).view(rows, length, shape.kv_heads, shape.head).transpose(1, 2), cos, sin)
-            v = self.v_proj(x).view(rows, length, shape.kv_heads, shape.head).transpose(1, 2)
-            k, v = (t.expand(-1, shape.heads, -1, -1) if shape.kv_heads == 1 else
-                    t.repeat_interleave(shape.heads // shape.kv_heads, 1) for t in (k, v))
+            k = _rotate(self.k_proj(x).view(rows, length, 1, shape.head).transpose(1, 2), cos, sin)
+            v = self.v_proj(x).view(rows, length, 1, shape.head).transpose(1, 2)
+            k, v = k.expand(-1, shape.heads, -1, -1), v.expand(-1, shape.heads, -1, -1)
             mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
             return out
@@ -256,4 +256,6 @@ def _write(model: nn.Module, shape: Shape, folder: Path, facts: dict[str, object
 
 if __name__ == "__main__":
     import sys
-    train(sys.argv[1], seed=int(sys.argv[4]) if len(sys.argv) > 4 else 0, out=Path(sys.argv[2]), steps=int(sys.argv[3]), checkpoints=int(sys.argv[5]))
+
+    size, out, minutes = sys.argv[1:4]
+    train(size, seed=0, out=Path(out), minutes=float(minutes) or None, checkpoints=7)

@@ -1,0 +1,194 @@
+"""The engine in worker processes: all cores at work, one BLAS thread each, the same completions bit for bit.
+
+Two processes with one BLAS thread each are both faster and steadier than one process with two: the products are too small
+to be worth splitting, and threads that wait for each other stall when the machine is shared. Requests go to a worker and
+completions come back as lines of JSON, arrays as base64; a worker ends with its input.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ponder.lab.batch import Completion, Request, check, resolve
+from ponder.lab.engine import Engine
+from ponder.lab.model import load_weights
+
+
+class Pool:
+    """An engine spread over worker processes. Any thread may call it; workers start with the first request.
+
+    Attributes:
+        engine: the model in this process, for `hidden`, `logits` and `score`.
+    """
+
+    def __init__(self, path: Path, workers: int) -> None:
+        """Prepare a pool.
+
+        Args:
+            path: weights, as `load_weights` takes them.
+            workers: processes, at least 1.
+
+        Raises:
+            ValueError: for fewer than one worker.
+        """
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; it must be at least 1")
+        self.engine = Engine(load_weights(path))
+        self._path, self._count = path, workers
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def run(self, requests: Sequence[Request]) -> list[Completion]:
+        """Draw all requests; the order of the answers is the order of the requests; errors as for `Engine.run`."""
+        for request in requests:
+            check(request, self.engine.weights)
+        return [future.result() for future in [self.submit(request) for request in requests]]
+
+    def submit(self, request: Request) -> Future[Completion]:
+        """Hand one request to the worker with the least to do; cancelling the future drops the result, not the work.
+
+        The future raises RuntimeError when the worker dies.
+
+        Raises:
+            ValueError: when the request is outside its bounds.
+        """
+        check(request, self.engine.weights)
+        with self._lock:
+            if not self._workers:
+                self._workers = [_Worker(self._path) for _ in range(self._count)]
+            worker = min(self._workers, key=lambda worker: worker.load)
+            return worker.send(request)
+
+    def close(self) -> None:
+        """End the workers; futures not done raise RuntimeError. The next request starts new ones."""
+        with self._lock:
+            workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.close()
+
+
+class _Worker:
+    """One process and the futures it owes."""
+
+    def __init__(self, path: Path) -> None:
+        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+        packages = str(Path(__file__).parents[2])
+        inherited = os.environ.get("PYTHONPATH")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(filter(None, (packages, inherited)))},
+            start_new_session=True,  # Ctrl-C is for this process to handle; the worker ends with its input
+        )
+        self._owed: dict[int, Future[Completion]] = {}
+        self._lock = threading.Lock()
+        self._next = 0
+        threading.Thread(target=self._receive, name="ponder-lab-pool", daemon=True).start()
+
+    @property
+    def load(self) -> int:
+        return len(self._owed)
+
+    def send(self, request: Request) -> Future[Completion]:
+        future: Future[Completion] = Future()
+        with self._lock:
+            self._next += 1
+            self._owed[self._next] = future
+            line = json.dumps({"id": self._next, **_pack_request(request)}) + "\n"
+            try:
+                _pipe(self._process.stdin).write(line.encode())
+                _pipe(self._process.stdin).flush()
+            except (OSError, ValueError):
+                del self._owed[self._next]
+                resolve(future, self._death())
+        return future
+
+    def close(self) -> None:
+        with self._lock:
+            _pipe(self._process.stdin).close()
+        self._process.terminate()
+        self._process.wait()
+
+    def _receive(self) -> None:
+        with _pipe(self._process.stdout) as lines:
+            for line in lines:
+                message = json.loads(line)
+                with self._lock:
+                    future = self._owed.pop(message["id"])
+                resolve(future, RuntimeError(message["error"]) if "error" in message else _unpack_completion(message))
+        self._process.wait()
+        with self._lock:
+            owed, self._owed = list(self._owed.values()), {}
+        for future in owed:
+            resolve(future, self._death())
+
+    def _death(self) -> RuntimeError:
+        return RuntimeError(f"lab worker {self._process.pid} ended with code {self._process.poll()}; ask again on a new pool")
+
+
+def serve(path: Path) -> None:
+    """Be a worker: answer requests from standard input until it ends."""
+    engine = Engine(load_weights(path))
+    lock = threading.Lock()
+
+    def answer(number: int, future: Future[Completion]) -> None:
+        error = future.exception()
+        content = _pack_completion(future.result()) if error is None else {"error": repr(error)}
+        with lock:
+            sys.stdout.write(json.dumps({"id": number, **content}) + "\n")
+            sys.stdout.flush()
+
+    for line in sys.stdin:
+        message = json.loads(line)
+        number = message.pop("id")
+        engine.submit(_unpack_request(message)).add_done_callback(partial(answer, number))
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise RuntimeError("a lab worker was started without pipes")
+    return stream
+
+
+def _pack_request(request: Request) -> dict[str, object]:
+    return {name: getattr(request, name) for name in _PLAIN} | {"stop": sorted(request.stop)}
+
+
+def _unpack_request(message: dict[str, Any]) -> Request:
+    message["prefix"], message["stop"] = tuple(message["prefix"]), frozenset(message["stop"])
+    return Request(**message)
+
+
+def _pack_completion(completion: Completion) -> dict[str, object]:
+    arrays = {name: getattr(completion, name) for name in _ARRAYS}
+    packed = {name: base64.b64encode(array.tobytes()).decode() for name, array in arrays.items()}
+    return packed | {"top": completion.top_ids.shape[1], "stopped_by": completion.stopped_by}
+
+
+def _unpack_completion(message: dict[str, Any]) -> Completion:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, kind in _ARRAYS.items():
+        arrays[name] = np.frombuffer(bytearray(base64.b64decode(message[name])), dtype=kind)
+    for name in ("top_ids", "top_logprobs"):
+        arrays[name] = arrays[name].reshape(len(arrays["ids"]), message["top"])
+    return Completion(**arrays, stopped_by=message["stopped_by"])
+
+
+_PLAIN = ("prefix", "key", "max_tokens", "temperature", "top_p", "top_k", "top")
+_ARRAYS = {"ids": np.int64, "logprobs": np.float32, "top_ids": np.int64, "top_logprobs": np.float32}
+
+_WORKER = "import sys, pathlib; from ponder.lab.workers import serve; serve(pathlib.Path(sys.argv[1]))"
