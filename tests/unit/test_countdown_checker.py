@@ -138,6 +138,11 @@ def test_reordered_and_regrouped_expressions_vote_together(left, right):
     assert canonical(left) == canonical(right) is not None
 
 
+def test_the_canonical_form_reads_well():
+    assert canonical("(10 + 2) - (((3 * 2)))") == "2+10-2*3"
+    assert canonical("5/((4-1)*2)*(1+0)") == "5*(0+1)/2/(4-1)"
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [("1-2", "2-1"), ("4/2", "2/4"), ("2*(3+4)", "2*3+2*4"), ("1+2", "3"), ("2+2", "2*2"), ("8-(4-2)", "8-4-2")],

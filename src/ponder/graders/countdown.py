@@ -123,8 +123,6 @@ def _tokens(text: str) -> list[str]:
         match = _TOKEN.match(text, at)
         if match is None:
             raise _NotArithmeticError
-        if match[1] and tokens and tokens[-1].isdigit():
-            raise _NotArithmeticError  # 3 4 is not 34, nor 3*4
         tokens.append(match[1] or match[2])
         at = match.end()
     return tokens
