@@ -92,6 +92,8 @@ CHOICES = [
     ("(A) or B)", None),
     ("A) 12, not B) 13", None),
     ("(A) f(x) = 2", "A"),
+    ("(A) as in (a) above", "A"),
+    ("A) (a grab) bag", "A"),
     ("(A", None),
     ("F", None),
     ("E", None),

@@ -92,7 +92,7 @@ def numeric_key(text: str) -> str | None:
 
     Returns:
         None where the text is no number, is more than one, is multiplied by a word or symbol (2 pi, 5 million, 4t), or is
-        out of range: more than 100 digits, an exponent beyond 400, a division by zero. Nothing is evaluated: 2^3 has no
+        out of range: more than 1,000 characters or 100 digits, an exponent beyond 400, a division by zero. Nothing is evaluated: 2^3 has no
         key.
     """
     if len(text) > 1_000:
