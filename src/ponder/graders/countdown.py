@@ -31,9 +31,9 @@ class Check:
 def check(expression: str, numbers: Sequence[int], target: int) -> Check:
     """Judge an expression.
 
-    Spaces are free, and the typographic signs for times, divided by and minus are read as * / -. One trailing `= T` is allowed where T is the target
-    written as a plain integer; any other equals sign makes it no expression. No unary signs, no implied products, no
-    leading zeros.
+    Spaces are free, and the typographic signs for times, divided by and minus are read as * / -. One trailing `= T` is
+    allowed where T is the target written as a plain integer; any other equals sign makes it no expression. No unary
+    signs, no implied products, no leading zeros.
 
     Args:
         expression: what the model answered.

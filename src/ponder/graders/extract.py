@@ -86,14 +86,14 @@ def numeric_key(text: str) -> str | None:
     r"""One spelling for all spellings of a number: "a" or "a/b" in lowest terms, sign in front. Exact, never a float.
 
     Understood: thousands separators (1,234 and 1{,}234), decimals, a/b, \frac{a}{b}, mixed numbers (1 1/2), exponents
-    (1e5, 1.5 \times 10^{3}), full-width digits, the typographic minus, dollar signs around or currency before the number,
-    "x =" before it. Dropped after it: a percent sign (10% and 10 are one key, 10% and 0.1 are not), degrees, and units:
+    (1e5, 1.5 \times 10^{3}), full-width digits, the typographic minus, dollar signs around or currency before the
+    number, "x =" before it. Dropped after it: a percent sign (10% and 10 are one key, 10% and 0.1 are not), degrees, and units:
     up to four words of two or more letters after a space, such as "18 dollars per day", or in \text{}.
 
     Returns:
-        None where the text is no number, is more than one, is multiplied by a word or symbol (2 pi, 5 million, 4t), or is
-        out of range: more than 1,000 characters or 100 digits, an exponent beyond 400, a division by zero. Nothing is evaluated: 2^3 has no
-        key.
+        None where the text is no number, is more than one, is multiplied by a word or symbol (2 pi, 5 million, 4t), or
+        is out of range: more than 1,000 characters or 100 digits, an exponent beyond 400, a division by zero. Nothing
+        is evaluated: 2^3 has no key.
     """
     if len(text) > 1_000:
         return None
