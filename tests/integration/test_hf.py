@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers", reason="needs the extra hf: t
 
 from ponder.core import Ask, Sampling, Until  # noqa: E402  # after the skip
 from ponder.errors import CapabilityError, DataError, SetupError, UsageError  # noqa: E402
-from ponder.policies.hf import _cut_at_stop, hf  # noqa: E402
+from ponder.policies.hf import _cut_at_stop, _Reader, hf  # noqa: E402
 from ponder.types import Blob, Chain, Message, Step, user  # noqa: E402
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -229,6 +229,21 @@ def test_characters_of_several_bytes_are_never_torn(tmp_path):
         assert "".join(child.steps[-1].tokens.texts) == child.text
         assert not child.text.endswith("\ufffd")
     assert any(ord(letter) > 127 and letter != "\ufffd" for child in children for letter in child.text)
+
+
+class Spaced:
+    """A decoder that, like SentencePiece's, drops the space that a text begins with; its last token is special."""
+
+    pieces = ("[inst]", "_the", "_cat", "s", "_", "<mark>")
+    special = frozenset({5})
+
+    def text(self, ids):
+        return "".join(self.pieces[at] for at in ids).replace("_", " ").removeprefix(" ")
+
+
+def test_spaces_between_words_survive_and_special_tokens_write_nothing():
+    reader = _Reader(Spaced(), [0, 1, 3])
+    assert [reader.read(token) for token in (1, 2, 3, 5, 1, 4, 2) * 3] == [" the", " cat", "s", "", " the", " ", " cat"] * 3
 
 
 def test_a_prompt_beyond_the_context_fails_by_name_and_a_full_context_is_length(folder):

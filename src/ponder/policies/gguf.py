@@ -156,7 +156,7 @@ def _serve(policy: Gguf, key: str) -> _Server:
         engine = xllamacpp.Server(asked)
     except Exception as error:  # the binding raises bare RuntimeErrors
         raise SetupError(
-            f"gguf({policy.model!r}): llama.cpp could not serve {policy.path}: {error}; "
+            f"gguf({policy.model!r}): llama.cpp could not serve {policy.path}: {str(error).rstrip('.')}; "
             f"try a smaller context ({policy.context}) or fewer slots ({policy.slots}), and look at the file's architecture "
             f"({policy.header.architecture})"
         ) from error
