@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -60,15 +61,15 @@ class Pool:
     def submit(self, request: Request) -> Future[Completion]:
         """Hand one request to the worker with the least to do; cancelling the future drops the result, not the work.
 
-        The future raises RuntimeError when the worker dies.
+        The future raises RuntimeError when its worker dies; the next request starts another.
 
         Raises:
             ValueError: when the request is outside its bounds.
         """
         check(request, self.engine.weights)
         with self._lock:
-            if not self._workers:
-                self._workers = [_Worker(self._path) for _ in range(self._count)]
+            alive = [worker for worker in self._workers if worker.alive]
+            self._workers = alive + [_Worker(self._path) for _ in range(self._count - len(alive))]
             worker = min(self._workers, key=lambda worker: worker.load)
             return worker.send(request)
 
@@ -97,11 +98,16 @@ class _Worker:
         self._owed: dict[int, Future[Completion]] = {}
         self._lock = threading.Lock()
         self._next = 0
-        threading.Thread(target=self._receive, name="ponder-lab-pool", daemon=True).start()
+        self._reader = threading.Thread(target=self._receive, name="ponder-lab-pool", daemon=True)
+        self._reader.start()
 
     @property
     def load(self) -> int:
         return len(self._owed)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def send(self, request: Request) -> Future[Completion]:
         future: Future[Completion] = Future()
@@ -118,10 +124,11 @@ class _Worker:
         return future
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
         self._process.terminate()
         self._process.wait()
+        self._reader.join()
 
     def _receive(self) -> None:
         with _pipe(self._process.stdout) as lines:
@@ -131,13 +138,15 @@ class _Worker:
                     future = self._owed.pop(message["id"])
                 resolve(future, RuntimeError(message["error"]) if "error" in message else _unpack_completion(message))
         self._process.wait()
+        with self._lock, suppress(BrokenPipeError):
+            _pipe(self._process.stdin).close()
         with self._lock:
             owed, self._owed = list(self._owed.values()), {}
         for future in owed:
             resolve(future, self._death())
 
     def _death(self) -> RuntimeError:
-        return RuntimeError(f"lab worker {self._process.pid} ended with code {self._process.poll()}; ask again on a new pool")
+        return RuntimeError(f"lab worker {self._process.pid} ended with code {self._process.poll()}; ask again")
 
 
 def serve(path: Path) -> None:
