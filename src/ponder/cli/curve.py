@@ -1,0 +1,314 @@
+"""The curve of a study: accuracy against tokens per question, for every strategy, with intervals.
+
+Strategies that choose among independent whole samples are estimated from the declared slice, over all subsets of it (maj@k, bon@k,
+weighted@k): one pool of N samples gives every point up to N with far less noise than running each size once. All others are read
+off their own runs: what they had proposed by the time they had drawn k samples. Intervals are bootstrapped over problems.
+Everything comes from the study file: no engine, grader or task file is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from ponder.bank import Row
+from ponder.cli.runner import parse_strategy, verdict_key
+from ponder.cli.study import Study
+from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier, parts
+from ponder.errors import DataError
+from ponder.run import Direct, Run, solve
+from ponder.scaling import bootstrap, estimators
+from ponder.scaling.figure import Series
+from ponder.store import RunRecord, SqliteTable, StudyStore
+from ponder.types import Chain, Problem, Score, Verdict
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a curve. tokens: mean per question; value, low, high: accuracy and its 95% interval; n: problems."""
+
+    cell: str
+    strategy: str
+    k: int
+    tokens: float
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+    how: Literal["subsets", "runs"]
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The declared samples of one seed, rectangular. answers: ids within a problem, -1 for none; missing: failed children."""
+
+    correct_P_N: np.ndarray
+    answers_P_N: np.ndarray
+    tokens_P_N: np.ndarray
+    missing: int
+
+
+class Curves:
+    """Reads the curves of one study."""
+
+    def __init__(self, study: Study, store: StudyStore, table: SqliteTable) -> None:
+        self.study, self.store, self.table = study, store, table
+        self.notes: list[str] = []
+        self._judged: dict[tuple[str, str], dict[str, Verdict]] = {}
+        self._members: set[tuple[str, str]] = set()
+        self.strategies = [parse_strategy(spec) for spec in study.expanded]
+
+    def points(self) -> list[Point]:
+        """All points, strategies in the order of the study, the bound last."""
+        runs = self.store.runs()
+        cells: dict[str, list[str]] = {}
+        for cell in dict.fromkeys(run.cell for run in runs):
+            body = json.loads(cell)
+            body.pop("seed")
+            cells.setdefault(json.dumps(body, sort_keys=True), []).append(cell)
+        return [point for name, group in cells.items() for point in self._cell(name, group, runs)]
+
+    def _cell(self, name: str, cells: Sequence[str], runs: Sequence[RunRecord]) -> Iterable[Point]:
+        head = json.loads(name)
+        problems = [problem for problem in self.store.problems(head["problems"]) if self._took_part(problem, cells, runs)]
+        slices = [self._slice(json.loads(cell), problems) for cell in cells] if self.study.slice else []
+        missing = sum(one.missing for one in slices)
+        if missing:
+            self.notes.append(f"{missing} samples failed and count as wrong; start the study again to draw them")
+        label = f"{head['task']} | {head['policy']} | {head['sampling']}"
+        done: set[str] = set()
+        for strategy in self.strategies:
+            line = line_of(strategy)
+            if line in done:
+                continue
+            done.add(line)
+            bound = any(getattr(part, "__spec__", "") == "oracle" for part in parts(strategy))
+            base = Point(label, line, 0, 0, 0, 0, 0, len(problems), len(cells), "subsets", bound)
+            estimated = self._estimate(strategy, slices, cells, problems)
+            if estimated is not None:
+                yield from _bootstrapped(replace(base, how="subsets"), *estimated)
+            else:
+                yield from self._from_runs(replace(base, how="runs"), [run for run in runs if run.cell in cells], problems)
+        if slices:
+            ks = sizes(self.study.slice)
+            coverage = np.mean([estimators.pass_at_k(one.correct_P_N, ks) for one in slices], axis=0)
+            tokens = np.mean([estimators.expected_tokens(one.tokens_P_N, ks) for one in slices], axis=0)
+            yield from _bootstrapped(
+                Point(label, "pass@k (any of k correct)", 0, 0, 0, 0, 0, len(problems), len(cells), "subsets", True),
+                ks,
+                coverage,
+                tokens,
+            )
+
+    def _took_part(self, problem: Problem, cells: Sequence[str], runs: Sequence[RunRecord]) -> bool:
+        if not self._members:
+            self._members = {(run.cell, run.problem) for run in runs}
+        return all((cell, problem.question.id) in self._members for cell in cells)
+
+    def _rows(self, cell: dict[str, str], problem: Problem) -> dict[int, Row]:
+        sampling = _sampling(cell["sampling"])
+        ask = Ask(Chain(problem.question.messages), (), str(cell["seed"]))
+        rows = self.table.rows(ask.pool(cell["fingerprint"], END, sampling))
+        return {row.index: row for row in rows if row.index < self.study.slice}
+
+    def _slice(self, cell: dict[str, str], problems: Sequence[Problem]) -> Slice:
+        shape = (len(problems), self.study.slice)
+        correct, answers, tokens = np.zeros(shape, bool), np.full(shape, -1), np.zeros(shape)
+        missing = 0
+        for p, problem in enumerate(problems):
+            rows = self._rows(cell, problem)
+            missing += self.study.slice - len(rows)
+            verdicts = self._verdicts(cell["problems"], problem)
+            seen: dict[str, int] = {}
+            root = Chain(problem.question.messages)
+            for i, row in rows.items():
+                verdict = verdicts.get(verdict_key(root.then(row.step, row.finish)), Verdict(False))
+                tokens[p, i] = row.step.usage.tokens
+                if row.finish == "stop" and verdict.answer is not None:
+                    answers[p, i] = seen.setdefault(verdict.answer, len(seen))
+                    correct[p, i] = verdict.correct
+        return Slice(correct, answers, tokens, missing)
+
+    def _verdicts(self, task: str, problem: Problem) -> dict[str, Verdict]:
+        key = task, problem.question.id
+        if key not in self._judged:
+            [grader] = self.table.journal.read("SELECT max(grader) FROM verdicts WHERE task = ?", [task])
+            self._judged[key] = self.store.verdicts(*key, str(grader[0]))
+        return self._judged[key]
+
+    def _estimate(
+        self, strategy: Strategy, slices: Sequence[Slice], cells: Sequence[str], problems: Sequence[Problem]
+    ) -> tuple[list[int], np.ndarray, np.ndarray] | None:
+        """(k_K, accuracy_P_K, tokens_P_K) of a strategy over independent samples; None for all others."""
+        name = getattr(strategy, "__spec__", "")
+        n = min(getattr(strategy, "n", 1), self.study.slice)
+        if not slices or name not in ("sample", "self_consistency", "best_of_n", "weighted_vote"):
+            return None
+        ks = sizes(n)
+        values, tokens = [], []
+        for one, cell in zip(slices, cells, strict=True):
+            correct, answers, spent = one.correct_P_N[:, :n], one.answers_P_N[:, :n], one.tokens_P_N[:, :n]
+            if name in ("best_of_n", "weighted_vote"):
+                scores, scored = self._scores(cast("Verifier", strategy.verifier), json.loads(cell), problems, n)  # type: ignore[attr-defined]  # both strategies have one
+                scores[answers < 0] = np.nan
+                spent = spent + scored
+            match name:
+                case "sample":
+                    values.append(estimators.pass_at_k(one.correct_P_N, [1]))
+                case "self_consistency":
+                    values.append(estimators.maj_at_k(correct, answers, ks))
+                case "weighted_vote":
+                    values.append(estimators.weighted_at_k(correct, answers, scores, ks))
+                case _:
+                    values.append(estimators.best_of_n_at_k(correct, scores, ks))
+            tokens.append(estimators.expected_tokens(one.tokens_P_N if name == "sample" else spent, ks))
+        return ks, np.mean(values, axis=0), np.mean(tokens, axis=0)
+
+    def _scores(
+        self, verifier: Verifier, cell: dict[str, str], problems: Sequence[Problem], n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and scored positions, P x N, of the banked slice: from the bank, or made anew where they cost nothing."""
+        scores, scored = np.full((len(problems), n), np.nan), np.zeros((len(problems), n))
+
+        async def all_of_them() -> None:
+            for p, problem in enumerate(problems):
+                rows = self._rows(cell, problem)
+                root = Chain(problem.question.messages)
+                chains = {i: root.then(row.step, row.finish) for i, row in rows.items() if i < n and row.finish == "stop"}
+                found = await self._score(verifier, list(chains.values()), problem, cell)
+                for i, score in zip(chains, found, strict=True):
+                    scores[p, i] = np.nan if score.value is None else score.value
+                    scored[p, i] = score.usage.tokens
+
+        asyncio.run(all_of_them())
+        return scores, scored
+
+    async def _score(self, verifier: Verifier, chains: list[Chain], problem: Problem, cell: dict[str, str]) -> list[Score]:
+        if verifier.fingerprint:
+            kept = self.table.scores(verifier.fingerprint, [chain.digest for chain in chains])
+            return [kept.get(chain.digest, Score(None, error="not in the bank")) for chain in chains]
+        verdicts = self._verdicts(cell["problems"], problem)
+        given: list[Score] = []
+
+        async def judge(asked: Sequence[Chain]) -> list[Verdict]:
+            return [verdicts.get(verdict_key(chain), Verdict(False)) for chain in asked]
+
+        @dataclass(frozen=True)
+        class Ready:
+            async def __call__(self, root: Chain, run: Run) -> None:
+                given.extend(await run.score(verifier, chains))
+
+        bank: Bank = Direct()
+        await solve(Ready(), problem.question, _Offline(cell), judge=judge, bank=bank)
+        return given
+
+    def _from_runs(self, base: Point, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Iterable[Point]:
+        specs = [repr(strategy) for strategy in self.strategies if line_of(strategy) == base.strategy]
+        mine = [run for run in runs if run.strategy in specs]
+        if len(specs) == 1 and len({run.budget for run in mine}) == 1:
+            yield from self._anytime(base, mine, problems)
+            return
+        for spec in specs:
+            for budget in dict.fromkeys(run.budget for run in mine):
+                group = [run for run in mine if run.strategy == spec and run.budget == budget]
+                k = (
+                    int(found[1])
+                    if (found := re.search(r"\bn=(\d+)", spec)) and budget == "none"
+                    else max(r.spent.samples for r in group)
+                )
+                table = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
+                yield from _bootstrapped(base, [k], table[:, [0]], table[:, [1]])
+
+    def _anytime(self, base: Point, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Iterable[Point]:
+        """What each run had proposed, and spent, by the time it had drawn k samples."""
+        traces = [(run, self.store.events(run.id)) for run in runs]
+        most = max((event.samples for _, events in traces for event in events), default=0)
+        by_id = {problem.question.id: problem for problem in problems}
+        for k in sizes(most):
+            cells = []
+            for run, events in traces:
+                by_then = [event for event in events if event.samples <= k]
+                if not by_then:
+                    break
+                proposed = [event.chains[0] for event in by_then if event.kind == "propose"]
+                verdicts = self._verdicts(json.loads(run.cell)["problems"], by_id[run.problem])
+                right = bool(proposed) and verdicts.get(proposed[-1], Verdict(False)).correct
+                cells.append((float(right), float(by_then[-1].tokens)))
+            if len(cells) == len(traces) and cells:
+                table = _by_problem(runs, cells, problems)
+                yield from _bootstrapped(base, [k], table[:, [0]], table[:, [1]])
+
+
+class _Offline:
+    """Stands for a policy whose samples are all in the bank."""
+
+    def __init__(self, cell: dict[str, str]) -> None:
+        self.info = PolicyInfo(cell["policy"], cell["fingerprint"], frozenset({"continue", "logprobs"}))
+
+    async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """Never reached by a complete study."""
+        raise DataError(f"{self.info.name}: {len(asks)} chains are not in the bank; finish the study with `ponder run` first")
+
+
+def line_of(strategy: Strategy) -> str:
+    """The name of the curve a strategy is a point of: its spec without n and batch, such as `best_of_n(confidence)`."""
+    text = re.sub(r"\b(n|batch)=\d+(, )?", "", repr(strategy)).replace("verifier=", "")
+    return re.sub(r",? ?\(\)|, (?=\))", "", text)
+
+
+def sizes(n: int) -> list[int]:
+    """1, 2, 4 ... up to n, and n itself."""
+    return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n}) if n > 0 else []
+
+
+def series(points: Sequence[Point]) -> dict[str, list[Series]]:
+    """The lines of one figure for each cell."""
+    lines: dict[str, dict[str, list[Point]]] = {}
+    for point in points:
+        lines.setdefault(point.cell, {}).setdefault(point.strategy, []).append(point)
+    figures: dict[str, list[Series]] = {}
+    for cell, by_name in lines.items():
+        for name, group in by_name.items():
+            kept: list[Point] = []
+            for point in sorted(group, key=lambda p: (p.tokens, p.k)):
+                if point.tokens > 0 and (not kept or point.tokens > kept[-1].tokens):
+                    kept.append(point)
+            if kept:
+                columns = ([p.tokens for p in kept], [p.value for p in kept], [p.low for p in kept], [p.high for p in kept])
+                figures.setdefault(cell, []).append(Series(name, *columns, kind="bound" if kept[0].bound else "strategy"))
+    return figures
+
+
+def _bootstrapped(base: Point, ks: Sequence[int], values_P_K: np.ndarray, tokens_P_K: np.ndarray) -> Iterable[Point]:
+    intervals = bootstrap.mean_intervals(values_P_K, seed=0, resamples=RESAMPLES)
+    for k, interval, tokens in zip(ks, intervals, tokens_P_K.mean(axis=0), strict=True):
+        yield replace(base, k=k, tokens=float(tokens), value=interval.value, low=interval.low, high=interval.high)
+
+
+def _by_problem(runs: Sequence[RunRecord], cells: Sequence[tuple[float, float]], problems: Sequence[Problem]) -> np.ndarray:
+    """P x 2: seeds averaged within each problem, as they are not independent of each other."""
+    order = {problem.question.id: at for at, problem in enumerate(problems)}
+    total, count = np.zeros((len(order), 2)), np.zeros((len(order), 1))
+    for run, cell in zip(runs, cells, strict=True):
+        if run.problem in order:
+            total[order[run.problem]] += cell
+            count[order[run.problem]] += 1
+    return cast("np.ndarray", (total / np.maximum(count, 1))[count[:, 0] > 0])
+
+
+def _sampling(text: str) -> Sampling:
+    """The sampling that `Cell.key` wrote."""
+    pairs = dict(pair.split("=") for pair in text.split())
+    return Sampling(
+        float(pairs["temperature"]), float(pairs["top_p"]), int(pairs["top_k"]), int(pairs["max_tokens"]), int(pairs["logprobs"])
+    )

@@ -1,0 +1,59 @@
+"""`ponder doctor`: what this machine has, or what a server can do, before anything is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+from dataclasses import asdict
+
+from ponder.cli import output
+from ponder.cli.provenance import provenance
+from ponder.types import JSON
+
+_EXTRAS = {"hf": ("torch", "transformers"), "gguf": ("xllamacpp",), "train": ("torch",)}
+
+
+def report(url: str | None, model: str, *, fresh: bool, as_json: bool) -> None:
+    """Print the machine, or the capabilities of a server."""
+    body = asyncio.run(_server(url, model, fresh=fresh)) if url else _machine()
+    if as_json:
+        print(json.dumps(body))
+        return
+    output.table(["what", "is"], [[key, _text(value)] for key, value in body.items()])
+
+
+def _machine() -> dict[str, JSON]:
+    from ponder import lab
+    from ponder.policies.lab import parameters
+
+    body: dict[str, JSON] = {**provenance()}
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        body[f"extra {extra}"] = f"missing {', '.join(missing)}: pip install 'ponder-ttc[{extra}]'" if missing else "installed"
+    for size in ("small", "base", "large"):
+        try:
+            body[f"lab {size}"] = f"{parameters(lab.load(size).weights):,} parameters, {lab.fingerprint(size)}"
+        except (ValueError, OSError) as error:
+            body[f"lab {size}"] = f"broken: {error}"
+    body["sandbox"] = "none: graders that run code are not part of this version"
+    return body
+
+
+async def _server(url: str, model: str, *, fresh: bool) -> dict[str, JSON]:
+    from ponder.policies.openai import openai
+
+    policy = openai(url, model, fresh=fresh)
+    async with policy:
+        info = policy.info
+        body: dict[str, JSON] = {"name": info.name, "fingerprint": info.fingerprint, "capabilities": sorted(info.capabilities)}
+        found = getattr(policy, "probed", None)
+        if found is not None:
+            body |= asdict(found)
+    return body
+
+
+def _text(value: JSON) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return json.dumps(value) if isinstance(value, dict) else str(value)

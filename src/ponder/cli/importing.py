@@ -1,0 +1,162 @@
+"""`ponder import`: samples made elsewhere, as a study that `ponder curve` reads like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponder.bank import Row
+from ponder.cli.provenance import write_provenance
+from ponder.cli.runner import Cell, Draw, record, run_id
+from ponder.cli.study import check, write
+from ponder.core import END, Ask, Budget, Outcome, PolicyInfo, Sampling, Spent, Task, Until
+from ponder.errors import DataError, StudyError
+from ponder.store import Journal, SqliteTable, StudyStore
+from ponder.types import JSON, Chain, Finish, Problem, Question, Score, Step, Usage, Verdict, user
+
+MAX_TOKENS = 1_000_000
+"""Cap recorded for imported samples, whose own cap is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One imported sample, checked."""
+
+    answer: str | None
+    correct: bool
+    text: str
+    score: float | None
+    tokens: int
+    finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """The policy of an imported bank: known by name only."""
+
+    info: PolicyInfo
+
+    async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """Nothing can be drawn from it."""
+        raise DataError(f"{self.info.name}: an imported bank cannot draw the {len(asks)} samples that are missing")
+
+
+@dataclass(frozen=True, slots=True)
+class _GivenVerdicts:
+    version: str = "imported"
+
+    async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
+        """Verdicts come with the import."""
+        raise DataError(f"{problem.question.id}: {len(texts)} answers have no imported verdict")
+
+
+def bring(file: Path, out: Path | None, name: str | None) -> None:
+    """Read a file of samples into a study folder. Raises `DataError` with file and line before anything is written."""
+    name = name or file.stem
+    where = out or Path("studies") / name
+    read = list(_problems(file))
+    n = min(len(samples) for _, samples in read)
+    widest = max(len(samples) for _, samples in read)
+    if n != widest:
+        raise DataError(
+            f"{file}: problems have {n} to {widest} samples; estimators need the same number of every problem: cut them to {n}"
+        )
+    if (where / "study.db").exists():
+        raise StudyError(f"{where}: holds a study already; name another folder with --out")
+    scored = all(sample.score is not None for _, samples in read for sample in samples)
+    strategies = ["sample", f"self_consistency(n={n})"]
+    if scored:
+        strategies += [f"{kind}(n={n}, verifier=recorded('score'))" for kind in ("best_of_n", "weighted_vote")]
+    body: dict[str, object] = {
+        "name": name,
+        "tasks": ["imported"],
+        "policies": ["imported"],
+        "strategies": strategies,
+        "slice": n,
+    }
+    study = check({**body, "sampling": [Sampling(max_tokens=MAX_TOKENS)]}, str(file))
+    with Journal(where / "study.db") as journal:
+        write(study, where / "study.resolved.toml")
+        write_provenance(where / "provenance.json", study)
+        asyncio.run(_keep(journal, file, read))
+    print(f"ponder: {len(read)} problems x {n} samples in {where}; curve: ponder curve {where}", file=sys.stderr)
+
+
+async def _keep(journal: Journal, file: Path, read: Sequence[tuple[Problem, list[Sample]]]) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    policy = _Elsewhere(PolicyInfo(file.stem, f"imported-{digest}", frozenset()))
+    task = Task(file.stem, f"imported-{digest}", tuple(problem for problem, _ in read), lambda _: None, _GivenVerdicts())
+    sampling = Sampling(max_tokens=MAX_TOKENS)
+    cell = Cell(task, policy, sampling, 0)
+    store, table = StudyStore(journal), SqliteTable(journal)
+    await store.keep_problems(task.fingerprint, task.problems)
+    for problem, samples in read:
+        root = Chain(problem.question.messages)
+        pool = Ask(root, (), "0").pool(policy.info.fingerprint, END, sampling)
+        steps = [Step(one.text, Usage(completion=one.tokens, calls=1)) for one in samples]
+        chains = [root.then(step, one.finish) for step, one in zip(steps, samples, strict=True)]
+        rows = [Row(pool, i, MAX_TOKENS, chain.finish, chain.steps[-1]) for i, chain in enumerate(chains)]
+        await table.keep(rows, [root])
+        verdicts = {chain.digest: Verdict(one.correct, one.answer) for chain, one in zip(chains, samples, strict=True)}
+        await store.keep_verdicts(task.fingerprint, problem.question.id, task.grader.version, verdicts)
+        scores = {
+            chain.digest: Score(1 / (1 + math.exp(-max(-700.0, min(700.0, one.score)))), one.score)
+            for chain, one in zip(chains, samples, strict=True)
+            if one.score is not None
+        }
+        await table.keep_scores("recorded:score", scores)
+        draw = Draw(len(samples))
+        usage = sum((chain.usage for chain in chains), Usage())
+        outcome = Outcome(None, None, Spent(len(samples), usage), (), oracle=False, failed=0, exhausted=False)
+        name = run_id(cell, problem, draw, Budget())
+        await store.keep_run(record(name, cell, problem, draw, Budget(), outcome, correct=False), outcome)
+
+
+def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); give the path of a JSONL file") from None
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"{file}:{number}"
+        try:
+            body = json.loads(line)
+            name, given = str(body["problem"]), body["samples"]
+            samples = [_sample(one, at, place) for at, one in enumerate(given)]
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{place}: is not an imported problem ({error!r}); `ponder import --help` shows the form") from None
+        if not samples:
+            raise DataError(f"{place}: problem {name!r} has no samples")
+        if name in seen:
+            raise DataError(f"{place}: problem {name!r} stands in the file twice")
+        seen.add(name)
+        question = str(body.get("question") or f"(imported problem {name})")
+        metadata = {key: value for key, value in body.items() if key not in ("problem", "samples", "question", "gold")}
+        yield Problem(Question(name, (user(question),), metadata), body.get("gold")), samples
+    if not seen:
+        raise DataError(f"{file}: holds no problem; one JSON object a line is expected")
+
+
+def _sample(one: dict[str, JSON], at: int, place: str) -> Sample:
+    answer, correct, score, tokens = one.get("answer"), one["correct"], one.get("score"), one.get("tokens", 1)
+    if not isinstance(correct, bool):
+        raise DataError(f"{place}: sample {at}: correct = {correct!r} must be true or false")
+    if score is not None and (not isinstance(score, int | float) or not math.isfinite(score)):
+        raise DataError(f"{place}: sample {at}: score = {score!r} must be a finite number, or be left out")
+    if not isinstance(tokens, int) or tokens < 0:
+        raise DataError(f"{place}: sample {at}: tokens = {tokens!r} must be a count")
+    # Samples without text would be one chain: the number keeps them, and their scores, apart.
+    text = str(one.get("text") or f"(sample {at} of an imported bank, without its text)\nanswer: {answer}")
+    finish: Finish = "stop" if answer is not None and one.get("finish", "stop") == "stop" else "length"
+    return Sample(None if answer is None else str(answer), correct, text, None if score is None else float(score), tokens, finish)

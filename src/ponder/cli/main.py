@@ -1,0 +1,353 @@
+"""The verbs of the command line. stdout is data, stderr is chatter; exit codes are listed in `ponder.errors`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ponder.core import Budget, Sampling
+from ponder.errors import MissingExtraError, PartialError, PonderError, StudyError, UsageError
+
+if TYPE_CHECKING:
+    from ponder.cli.study import Study
+
+T = TypeVar("T")
+
+app = App(
+    name="ponder",
+    help="""Spend compute at test time, measure what it buys, and keep what it found.
+
+    ponder run --task countdown --policy lab --strategy "self_consistency(n=16)" --limit 20
+
+    ponder curve studies/study
+    """,
+    version_flags=["--version"],
+    result_action="return_value",
+)
+app["--help"].group = app["--version"].group = "Other"
+
+# ruff: noqa: D417  --json and --out are described where they are defined
+JSONFlag = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line on stdout, nothing else.")]
+OutOption = Annotated[Path | None, Parameter(name="--out", help="Study folder; default studies/NAME.")]
+
+
+@app.command
+def run(
+    study: Path | None = None,
+    /,
+    *,
+    task: Annotated[list[str] | None, Parameter(negative="")] = None,
+    policy: Annotated[list[str] | None, Parameter(negative="")] = None,
+    strategy: Annotated[list[str] | None, Parameter(negative="")] = None,
+    limit: int | None = None,
+    slice_: Annotated[int | None, Parameter(name="--slice")] = None,
+    seed: Annotated[list[int] | None, Parameter(negative="")] = None,
+    temperature: Annotated[list[float] | None, Parameter(negative="")] = None,
+    top_p: Annotated[list[float] | None, Parameter(negative="")] = None,
+    max_tokens: int | None = None,
+    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    concurrency: int | None = None,
+    allow_oracle: Annotated[bool, Parameter(negative="")] = False,
+    name: str | None = None,
+    out: OutOption = None,
+    bank: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: JSONFlag = False,
+) -> None:
+    """Run a study, or go on with it: what is banked is not paid for again.
+
+    Args:
+        study: A TOML file, or the folder of a study to go on with. Left out: one is made from the options.
+        task: Such as countdown, "chain(n=50)", jsonl:FILE. May be given several times, as may the next options.
+        policy: Such as lab, "lab('large')", gguf:smollm2, hf:PATH, or the URL of an OpenAI-compatible server.
+        strategy: Such as "self_consistency(n=16)".
+        limit: Only the first so many problems of each task.
+        slice_: Whole samples of every problem, which estimators read.
+        seed: Study seed.
+        temperature: Of the sampling; 0 is greedy.
+        top_p: Of the sampling.
+        max_tokens: Most tokens of an answer.
+        budget: Such as samples=16 or tokens=4000,seconds=30.
+        concurrency: Problems in flight.
+        allow_oracle: Let graders take part in a search; the result is an upper bound.
+        name: Of the study.
+        bank: A bank file shared with other studies.
+        dry_run: Print how many requests and tokens this may cost at most, and stop.
+    """
+    from ponder.cli import verbs
+    from ponder.cli.study import check, read
+
+    given: dict[str, object] = {
+        "tasks": task,
+        "policies": policy,
+        "strategies": strategy,
+        "limit": limit,
+        "slice": slice_,
+        "seeds": seed,
+        "concurrency": concurrency,
+        "name": name,
+        "allow_oracle": allow_oracle or None,
+        "sampling": _sampling(temperature, top_p, max_tokens),
+        "budgets": [_budget(text) for text in budget] if budget else None,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    where = "the options"
+    if study is not None:
+        where = str(study)
+        if study.is_dir():
+            out = out or study
+            study = study / "study.resolved.toml"
+        options = {**read(study).model_dump(exclude_none=True), **options}
+    elif not (task and policy and strategy):
+        raise UsageError("run: give a study file, or --task, --policy and --strategy; `ponder run --help` has examples")
+    checked: Study = check(options, where)
+    verbs.run(checked, out, bank, dry_run=dry_run, as_json=json)
+
+
+@app.command
+def solve(
+    question: str,
+    /,
+    *,
+    policy: str,
+    strategy: str = "sample",
+    budget: str | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1024,
+    seed: int = 0,
+    json: JSONFlag = False,
+) -> None:
+    """Spend compute on one question and print the answer.
+
+    Args:
+        question: The question; "-" reads it from standard input. Answers are compared by their last stated result.
+        policy: A policy spec or the URL of a server.
+        strategy: A strategy spec.
+        budget: Such as samples=16 or tokens=4000,seconds=30.
+        temperature: Of the sampling; 0 is greedy.
+        max_tokens: Most tokens of an answer.
+        seed: Of the samples.
+    """
+    from ponder.cli import verbs
+
+    text = sys.stdin.read() if question == "-" else question
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+    limit = Budget(**_budget(budget)) if budget else Budget()  # type: ignore[arg-type]  # whole numbers where they must be
+    interruptible(verbs.solve_one(text, policy, strategy, limit, sampling, seed, as_json=json), resume="")
+
+
+@app.command
+def curve(
+    study: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    png: Annotated[
+        Path | None, Parameter(help="Where the picture goes; default curve.png in the study folder. Also .svg.")
+    ] = None,
+    json: JSONFlag = False,
+) -> None:
+    """Print accuracy against tokens with 95% intervals for every strategy, and draw it."""
+    from ponder.cli import verbs
+
+    verbs.curve(study, png, as_json=json)
+
+
+@app.command
+def show(study: Path, problem: str | None = None, /, *, json: JSONFlag = False) -> None:
+    """Print the problems of a study with their runs, or one problem with what each strategy proposed."""
+    from ponder.cli import verbs
+
+    verbs.show(study, problem, as_json=json)
+
+
+@app.command
+def ls(what: str = "studies", /, *, json: JSONFlag = False) -> None:
+    """List studies (below this folder), strategies, verifiers, policies or tasks."""
+    from ponder.cli import verbs
+
+    verbs.ls(what, as_json=json)
+
+
+@app.command
+def pull(model: str, /) -> None:
+    """Fetch a model into the cache and print where it is: a name of the catalogue, or a Hugging Face repository id."""
+    from ponder.cli import verbs
+
+    verbs.pull_model(model)
+
+
+@app.command(name="import")
+def import_(file: Path, /, *, out: OutOption = None, name: str | None = None) -> None:
+    """Take samples made elsewhere as a study.
+
+    Args:
+        file: JSONL, a problem a line: {"problem", "gold"?, "question"?, "samples": [{"answer", "correct", "text"?, "score"?, "tokens"?}]}.
+        name: Of the study; default the file's.
+    """
+    from ponder.cli import importing
+
+    importing.bring(file, out, name)
+
+
+@app.command
+def export(study: Path, file: Path, /) -> None:
+    """Write the canonical export of a study: sorted JSONL, equal byte for byte for equal studies."""
+    from ponder.cli import verbs
+
+    verbs.export(study, file)
+
+
+@app.command
+def doctor(
+    url: str | None = None, /, *, model: str = "", fresh: Annotated[bool, Parameter(negative="")] = False, json: JSONFlag = False
+) -> None:
+    """Print what this machine has, or what a server can do.
+
+    Args:
+        url: Of an OpenAI-compatible server.
+        model: Which model of it; default the only one.
+        fresh: Probe again instead of reading the cache.
+    """
+    from ponder.cli import doctor as checks
+
+    checks.report(url, model, fresh=fresh, as_json=json)
+
+
+@app.command
+def train(
+    what: str = "lab",
+    /,
+    *,
+    size: str = "base",
+    seed: int = 0,
+    out: Path = Path("weights"),
+    checkpoints: int = 0,
+    steps: int | None = None,
+) -> None:
+    """Train a model; today the lab's (extra `train`).
+
+    Args:
+        what: lab.
+        size: small, base or large.
+        seed: Of data and initial weights.
+        out: Folder for the weights and their card.
+        checkpoints: How many to keep along the way.
+        steps: Fewer or more than the recipe's.
+    """
+    from ponder.cli import verbs
+
+    verbs.train(what, size, seed, out, checkpoints, steps)
+
+
+def run_app(tokens: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(f"{error}\n(see `ponder --help`)", 2)
+    except KeyboardInterrupt:
+        return 130
+    except Stopped as stopped:
+        return stopped.code
+    except PonderError as error:
+        return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "transformers": "hf", "xllamacpp": "gguf"}.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        return _fail(str(MissingExtraError(str(error.name), extra)), MissingExtraError.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def run_main() -> None:
+    """Run the process's own command line."""
+    sys.exit(run_app())
+
+
+class Stopped(Exception):
+    """A signal ended the work after it was made safe."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def interruptible(work: Coroutine[object, object, T], *, resume: str) -> T:
+    """Run a coroutine; the first SIGINT or SIGTERM cancels it and lets it close what is open, a second SIGINT ends at once."""
+    caught: list[int] = []
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            if caught:
+                os._exit(128 + number)
+            caught.append(number)
+            print("ponder: stopping; what is paid for is being kept", file=sys.stderr)
+            if task:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        return await work
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        if resume:
+            print(f"ponder: stopped by {signal.Signals(caught[0]).name}; go on with: {resume}", file=sys.stderr)
+        raise Stopped(128 + caught[0]) from None
+
+
+def resume_line(folder: Path, bank: Path | None) -> str:
+    """The command that goes on with a study."""
+    return shlex.join(["ponder", "run", str(folder), *(["--bank", str(bank)] if bank else [])])
+
+
+def partial(failed: int, folder: Path, bank: Path | None) -> PartialError:
+    """What a study with failed samples ends with."""
+    return PartialError(
+        f"{failed} samples failed and are no answers; all others are kept in {folder}; draw them again with: {resume_line(folder, bank)}"
+    )
+
+
+def _sampling(temperature: list[float] | None, top_p: list[float] | None, max_tokens: int | None) -> list[Sampling] | None:
+    if temperature is None and top_p is None and max_tokens is None:
+        return None
+    cap = Sampling().max_tokens if max_tokens is None else max_tokens
+    return [Sampling(temperature=t, top_p=p, max_tokens=cap) for t in temperature or [1.0] for p in top_p or [1.0]]
+
+
+def _budget(text: str) -> dict[str, float]:
+    body: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key.strip() not in ("samples", "tokens", "calls", "seconds", "money"):
+            raise StudyError(
+                f"budget {text!r}: {key.strip()!r} is not one of samples, tokens, calls, seconds, money; write samples=16"
+            )
+        try:
+            number = float(value)
+        except ValueError:
+            raise StudyError(f"budget {text!r}: {value!r} is not a number; write {key.strip()}=16") from None
+        body[key.strip()] = number if key.strip() in ("seconds", "money") else int(number)
+    Budget(**body)  # type: ignore[arg-type]  # checked here, so that the message names the budget
+    return body
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"ponder: {message}", file=sys.stderr)
+    return code

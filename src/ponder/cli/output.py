@@ -1,0 +1,219 @@
+"""How results are printed: tables for people, one JSON object a line for programs; model text is stripped of control characters."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponder.errors import StudyError
+from ponder.scaling.bootstrap import wilson
+from ponder.types import JSON
+
+if TYPE_CHECKING:
+    from ponder.cli.curve import Point
+    from ponder.cli.runner import Progress, Runner
+    from ponder.store import RunRecord, StudyStore
+
+
+def clean(text: str) -> str:
+    """Text that cannot steer a terminal: no escape, control or direction-changing characters but newline and tab."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns, the first flush left, the others flush right."""
+    lines = [list(head), *[[clean(cell).replace("\n", " ") for cell in row] for row in rows]]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    for number, line in enumerate(lines):
+        print(
+            "  ".join(
+                cell.ljust(width) if at == 0 else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+        )
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
+    """Accuracy against tokens, a line for each point, a block for each cell."""
+    if as_json:
+        for point in points:
+            print(json.dumps(asdict(point), ensure_ascii=False))
+        return
+    for cell in dict.fromkeys(point.cell for point in points):
+        group = [point for point in points if point.cell == cell]
+        print(f"\n{clean(cell)}  ({group[0].n} problems, {group[0].seeds} seeds; 95% intervals over problems)\n")
+        rows, before = [], ""
+        for p in group:
+            name = p.strategy if p.strategy != before else ""
+            before = p.strategy
+            note = "bound" if p.bound else ""
+            rows.append([name, str(p.k), f"{p.tokens:.0f}", f"{p.value:.3f}", f"[{p.low:.3f}, {p.high:.3f}]", p.how, note])
+        table(["strategy", "samples", "tokens", "accuracy", "95% interval", "from", ""], rows)
+
+
+def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bool) -> None:
+    """What each strategy reached, over all problems of a cell and all its seeds; strategies in the given order."""
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in store.runs():
+        if not run.strategy.startswith("draw("):
+            cell = json.loads(run.cell)
+            groups.setdefault((f"{cell['task']} | {cell['policy']}", run.strategy, run.budget), []).append(run)
+    rows = []
+    place = {strategy: at for at, strategy in enumerate(order)}
+    for (cell_name, strategy, budget), runs in sorted(
+        groups.items(), key=lambda item: (item[0][0], place.get(item[0][1], len(place)))
+    ):
+        right, n = sum(run.correct for run in runs), len(runs)
+        interval = wilson(right, n)
+        tokens = sum(run.spent.usage.tokens for run in runs) / n
+        samples = sum(run.spent.samples for run in runs) / n
+        silent = sum(run.chain is None for run in runs)
+        body: dict[str, JSON] = {
+            "cell": cell_name,
+            "strategy": strategy,
+            "budget": budget,
+            "n": n,
+            "accuracy": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+            "samples": samples,
+            "tokens": tokens,
+            "no_answer": silent,
+            "oracle": any(run.oracle for run in runs),
+            "study": str(where),
+        }
+        if as_json:
+            print(json.dumps(body, ensure_ascii=False))
+        mark = " (upper bound)" if body["oracle"] else ""
+        accuracy = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        rows.append([f"{strategy}{mark}", cell_name, budget, str(n), accuracy, f"{samples:.1f}", f"{tokens:.0f}", str(silent)])
+    if not as_json:
+        table(["strategy", "task and policy", "budget", "n", "accuracy, 95% Wilson", "samples", "tokens", "no answer"], rows)
+        print(f"ponder: kept in {where}; curve: ponder curve {where}", file=sys.stderr)
+
+
+def problems(store: StudyStore, problem: str | None, *, as_json: bool) -> None:
+    """A line for each problem, or for each run of one."""
+    runs = [run for run in store.runs() if not run.strategy.startswith("draw(")]
+    if problem is None:
+        for name in dict.fromkeys(run.problem for run in runs):
+            mine = [run for run in runs if run.problem == name]
+            right = sum(run.correct for run in mine)
+            body: dict[str, JSON] = {"problem": name, "runs": len(mine), "correct": right}
+            print(json.dumps(body, ensure_ascii=False) if as_json else f"{clean(name)}  {right} of {len(mine)} runs right")
+        return
+    mine = [run for run in runs if run.problem == problem]
+    if not mine:
+        raise StudyError(f"there is no problem {problem!r} in this study; `ponder show STUDY` lists them")
+    for run in mine:
+        text = _text(store, run)
+        body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "text": text}
+        if as_json:
+            print(json.dumps(body, ensure_ascii=False))
+        else:
+            print(
+                f"\n{run.strategy}  budget {run.budget}: {clean(run.answer or 'no answer')}  {'right' if run.correct else 'wrong'}"
+            )
+            print(clean(text or "").rstrip())
+
+
+def plan(runner: Runner, *, as_json: bool) -> None:
+    """The most a study can cost: every strategy draws from one bank, so the widest counts."""
+    study = runner.study
+    widest = max([study.slice, *[int(getattr(strategy, "n", 1)) for strategy in runner.strategies]])
+    limits = [budget.samples or widest for budget in study.budgets]
+    samples = max(study.slice, min(widest, max(limits)))
+    questions = sum(len(task.problems) for task in runner.tasks) * len(study.policies) * len(study.sampling) * len(study.seeds)
+    tokens = (
+        sum(
+            len(task.problems) * samples * (sampling.max_tokens if sampling.max_tokens != 1024 else task.max_tokens)
+            for task in runner.tasks
+            for sampling in study.sampling
+        )
+        * len(study.policies)
+        * len(study.seeds)
+    )
+    body: dict[str, JSON] = {
+        "questions": questions,
+        "samples_each": samples,
+        "samples": questions * samples,
+        "completion_tokens_at_most": tokens,
+    }
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print(
+            f"{questions} questions x {samples} samples = {questions * samples} samples, at most {tokens} completion tokens; banked ones are free"
+        )
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Progress], None] | None]:
+    """A bar with the time left on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("problems"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("problems", total=None, note="")
+            yield lambda p: bar.update(task, completed=p.done, total=p.total, note=f"{p.tokens:,} tokens, {p.failed} failed")
+        return
+    last = time.monotonic()
+
+    def line(p: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 10 or p.done == p.total:
+            last = time.monotonic()
+            print(f"ponder: {p.done}/{p.total} problems, {p.tokens:,} tokens used, {p.failed} failed", file=sys.stderr)
+
+    yield line
+
+
+@contextmanager
+def download(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Megabytes so far, on a terminal."""
+    del name
+    shown = sys.stderr.isatty()
+    yield (
+        lambda done, total: (
+            print(f"\r{done / 1e6:.0f} of {(total or 0) / 1e6:.0f} MB", end="", file=sys.stderr) if shown else None
+        )
+    )
+    if shown:
+        print(file=sys.stderr)
+
+
+def _text(store: StudyStore, run: RunRecord) -> str | None:
+    """The text a run proposed, found in the pools of its cell."""
+    if run.chain is None:
+        return None
+    from ponder.types import chain_digest
+
+    cell = json.loads(run.cell)
+    for one in store.problems(cell["problems"]):
+        if one.question.id == run.problem:
+            for (text,) in store.journal.read(
+                "SELECT text FROM samples JOIN pools ON pools.id = samples.pool WHERE policy = ? AND chain = ?",
+                [cell["fingerprint"], chain_digest(one.question.messages, "")],
+            ):
+                if chain_digest(one.question.messages, str(text)) == run.chain:
+                    return str(text)
+    return None

@@ -1,0 +1,167 @@
+"""What the verbs do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from ponder import spec
+from ponder.cli import output
+from ponder.cli.curve import Curves, Point, series
+from ponder.cli.main import interruptible, partial, resume_line
+from ponder.cli.provenance import write_provenance
+from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
+from ponder.cli.study import Study, read, write
+from ponder.core import Budget, Sampling
+from ponder.errors import StudyError, UsageError
+from ponder.store import Journal, SqliteTable, StudyStore
+from ponder.store.export import canonical
+from ponder.store.export import write as write_lines
+from ponder.types import Question, user
+
+STUDY_FILE = "study.db"
+
+
+def run(study: Study, out: Path | None, bank: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Run a study in its folder; ends with what each strategy reached."""
+    runner = Runner(study)
+    if dry_run:
+        output.plan(runner, as_json=as_json)
+        return
+    where = folder(study, out)
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(where / STUDY_FILE))
+        bank_journal = stack.enter_context(Journal(bank)) if bank else None
+        write(study, where / "study.resolved.toml")
+        write_provenance(where / "provenance.json", study)
+        with output.progress() as report:
+            done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where, bank))
+        output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
+    if done.failed:
+        raise partial(done.failed, where, bank)
+
+
+async def solve_one(
+    text: str, policy_spec: str, strategy_spec: str, budget: Budget, sampling: Sampling, seed: int, *, as_json: bool
+) -> None:
+    """One question, one answer."""
+    from ponder.graders.answer import stated_answer
+    from ponder.run import solve
+
+    strategy, policy = parse_strategy(strategy_spec), parse_policy(policy_spec)
+    question = Question("question", (user(text),))
+    async with AsyncExitStack() as stack:
+        if hasattr(policy, "__aenter__"):
+            await stack.enter_async_context(policy)  # type: ignore[arg-type]  # checked by the attribute above
+        outcome = await solve(strategy, question, policy, budget=budget, sampling=sampling, seed=seed, answer=stated_answer)
+    use = outcome.spent.usage
+    if as_json:
+        body = {
+            "answer": outcome.answer,
+            "text": outcome.chain.text if outcome.chain else None,
+            "samples": outcome.spent.samples,
+            "usage": asdict(use),
+            "failed": outcome.failed,
+            "exhausted": outcome.exhausted,
+        }
+        print(json.dumps(body, ensure_ascii=False))
+        return
+    if outcome.chain is None:
+        why = "the budget ran out" if outcome.exhausted else "no sample gave an answer, or the strategy abstained"
+        print(f"ponder: no answer ({why})", file=sys.stderr)
+    else:
+        print(output.clean(outcome.chain.text))
+        print(f"ponder: answer {output.clean(outcome.answer or '')!r}", file=sys.stderr)
+    print(
+        f"ponder: {outcome.spent.samples} samples, {use.completion} completion tokens, {use.prompt} prompt tokens",
+        file=sys.stderr,
+    )
+
+
+def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
+    """Table and picture of one or several studies."""
+    from ponder.scaling.figure import curve_figure
+
+    points: list[Point] = []
+    for where in folders:
+        with ExitStack() as stack:
+            study, journal, table = open_study(where, stack)
+            curves = Curves(study, StudyStore(journal), table)
+            points += curves.points()
+            for note in dict.fromkeys(curves.notes):
+                print(f"ponder: {where}: {note}", file=sys.stderr)
+    if not points:
+        raise StudyError(f"{folders[0]}: holds no finished run; `ponder run {folders[0]}` first")
+    output.curve_table(points, as_json=as_json)
+    figures = series(points)
+    for number, (cell, lines) in enumerate(figures.items()):
+        target = png or folders[0] / "curve.png"
+        if len(figures) > 1:
+            target = target.with_name(f"{target.stem}-{number + 1}{target.suffix}")
+        one = next(point for point in points if point.cell == cell)
+        title, _, rest = cell.partition(" | ")
+        caption = f"{rest.split(' | ')[0]}, {one.n} problems, {one.seeds} seed{'s' * (one.seeds > 1)}; bands: 95% bootstrap over problems"
+        curve_figure(lines, target, title=title, caption=caption)
+        print(f"ponder: picture in {target}", file=sys.stderr)
+
+
+def show(where: Path, problem: str | None, *, as_json: bool) -> None:
+    """The problems of a study, or one of them."""
+    with ExitStack() as stack:
+        _, journal, _ = open_study(where, stack)
+        output.problems(StudyStore(journal), problem, as_json=as_json)
+
+
+def ls(what: str, *, as_json: bool) -> None:
+    """Studies below this folder, or registered names."""
+    kinds = [*spec.KINDS, "studies"]
+    if what not in kinds:
+        raise UsageError(f"ls {what}: there is {', '.join(kinds)} to list")
+    if what != "studies":
+        for name in spec.names(what):  # type: ignore[arg-type]  # checked above
+            print(json.dumps({"kind": what, "name": name}) if as_json else name)
+        return
+    for file in sorted(Path().glob(f"**/{STUDY_FILE}")):
+        resolved = file.parent / "study.resolved.toml"
+        if resolved.exists():
+            study = read(resolved)
+            body = {"folder": str(file.parent), "name": study.name, "tasks": study.tasks, "policies": study.policies}
+            print(json.dumps(body) if as_json else f"{file.parent}  {', '.join(study.tasks)}  {', '.join(study.policies)}")
+
+
+def pull_model(name: str) -> None:
+    """Fetch a model; prints its path."""
+    from ponder.policies.pull import pull
+
+    with output.download(name) as report:
+        path = pull(name, progress=report)
+    print(path)
+
+
+def export(where: Path, file: Path) -> None:
+    """Write the canonical export."""
+    with ExitStack() as stack:
+        _, journal, _ = open_study(where, stack)
+        count = write_lines(canonical(journal), file)
+    print(f"ponder: {count} lines in {file}", file=sys.stderr)
+
+
+def train(what: str, size: str, seed: int, out: Path, checkpoints: int, steps: int | None) -> None:
+    """Train a model of ours."""
+    if what != "lab":
+        raise UsageError(f"train {what}: only 'lab' can be trained so far")
+    from ponder.learners.lab import train as train_lab
+
+    train_lab(size, seed=seed, out=out, checkpoints=checkpoints, steps=steps)
+
+
+def open_study(where: Path, stack: ExitStack) -> tuple[Study, Journal, SqliteTable]:
+    """The study in a folder, for reading."""
+    if not (where / STUDY_FILE).exists():
+        raise StudyError(f"{where}: holds no study ({STUDY_FILE} is missing); `ponder ls` lists the studies below this folder")
+    study = read(where / "study.resolved.toml")
+    journal = stack.enter_context(Journal(where / STUDY_FILE))
+    return study, journal, SqliteTable(journal)

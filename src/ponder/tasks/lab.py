@@ -1,0 +1,90 @@
+"""The lab's own problems, generated: nothing to download, and a test split that no lab model has trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ponder.graders.compare import numeric
+
+from ponder.core import Task
+from ponder.errors import UsageError
+from ponder.graders.countdown import canonical, check
+from ponder.graders.extract import Rule, extract, numeric_key
+from ponder.lab.problems import CHAIN_SIZES, COUNTDOWN_SIZES, Family, Split, countdown_expression, problems
+from ponder.types import Problem, Question, Verdict, user
+
+VERSION = "1"
+
+
+def countdown(numbers: int = 0, n: int = 200, split: str = "test", seed: int = 0) -> Task:
+    """Reach a target with every number exactly once; many right answers.
+
+    numbers: 3 or 4; 0 takes both in turn. n: how many problems. split: test, or train for learners.
+    """
+    return _task("countdown", numbers, n, split, seed, _countdown_key, CountdownGrader())
+
+
+def chain(operations: int = 0, n: int = 200, split: str = "test", seed: int = 0) -> Task:
+    """Left-to-right arithmetic with one right answer; operations: 2 to 20, the axis of difficulty; 0 takes all in turn."""
+    return _task("chain", operations, n, split, seed, _chain_key, ChainGrader())
+
+
+@dataclass(frozen=True, slots=True)
+class CountdownGrader:
+    """Composes the steps into one expression and judges it exactly: every number once, the target reached."""
+
+    version: str = f"countdown-{VERSION}"
+
+    async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text."""
+        body = dict(part.split("=") for part in str(problem.reference).split(";"))
+        numbers, target = [int(number) for number in body["numbers"].split(",")], int(body["target"])
+        verdicts = []
+        for answer, text in zip(answers, texts, strict=True):
+            judged = check(countdown_expression(text) or "", numbers, target)
+            verdicts.append(Verdict(judged.ok, answer, "" if judged.ok else judged.reason))
+        return verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class ChainGrader:
+    """Compares the stated number with the reference."""
+
+    version: str = f"chain-{VERSION}"
+
+    async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each answer."""
+        del texts
+        judged = [numeric(answer, str(problem.reference)) for answer in answers]
+        return [Verdict(one.equal, answer, "" if one.equal else one.reason) for answer, one in zip(answers, judged, strict=True)]
+
+
+def _countdown_key(text: str) -> str | None:
+    expression = countdown_expression(text)
+    return canonical(expression) if expression else None
+
+
+def _chain_key(text: str) -> str | None:
+    found = extract(text, (Rule.PHRASE,))
+    return numeric_key(found) if found is not None else None
+
+
+def _task(family: Family, size: int, n: int, split: str, seed: int, key: object, grader: object) -> Task:
+    bounds = COUNTDOWN_SIZES if family == "countdown" else CHAIN_SIZES
+    if size and size not in bounds:
+        raise UsageError(f"{family}: difficulty {size} must lie in {bounds.start}..{bounds.stop - 1}, or be 0 for all of them")
+    if n < 1:
+        raise UsageError(f"{family}: n = {n} must be at least 1")
+    if split not in ("train", "test"):
+        raise UsageError(f"{family}: split {split!r} must be 'train' or 'test'")
+    kept: Split = "train" if split == "train" else "test"
+    found = problems(family, split=kept, n=n, seed=seed, size=range(size, size + 1) if size else None)
+    made = tuple(
+        Problem(Question(one.id, (user(one.text),), {"family": family, "difficulty": one.difficulty}), one.reference)
+        for one in found
+    )
+    name = f"{family}({size})" if size else family
+    print_ = re.sub(r"\s", "", f"lab-{VERSION}/{family}/{size}/{split}/{seed}")
+    return Task(name, print_, made, key, grader, max_tokens=224)  # type: ignore[arg-type]  # given above, one pair a family
