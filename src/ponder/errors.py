@@ -70,6 +70,10 @@ class MissingExtraError(SetupError):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is not installed; it comes with the extra {extra!r}: pip install 'ponder-ttc[{extra}]'")
+        self.module, self.extra = module, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.module, self.extra)  # so that it travels between processes
 
 
 class EndpointError(PonderError):

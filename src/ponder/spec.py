@@ -60,7 +60,7 @@ def parse(text: str, kind: Kind) -> object:
     text = text.strip()
     if len(text) > _LONGEST:
         raise SpecError(f"{text[:40]!r}... is no spec: {len(text):,} characters, at most {_LONGEST:,}")
-    shown = text if len(text) <= 200 else f"{text[:200]}..."
+    shown = _clipped(text)
     short = _SHORT.fullmatch(text)
     if short:
         return _make(short[1], (short[2],), {}, kind, shown)
@@ -81,7 +81,9 @@ def _build(node: ast.expr, kind: Kind | None, text: str) -> object:
     match node:
         case ast.Constant(value=value) if kind is None and isinstance(value, str | int | float | bool | None):
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if kind is None:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if (
+            kind is None and value is not True and value is not False
+        ):
             return -value
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
             return tuple(_build(item, None, text) for item in items)
@@ -108,7 +110,7 @@ def _make(name: str, args: Sequence[object], given: dict[str, object], kind: Kin
     for key, value in given.items():
         if key not in {parameter.name for parameter in accepted}:
             raise SpecError(
-                f"{text!r}: {name} has no argument {key!r}{_nearest(key, [p.name for p in accepted])}; it takes {takes}"
+                f"{text!r}: {name} has no argument {_clipped(key)!r}{_nearest(key, [p.name for p in accepted])}; it takes {takes}"
             )
         if key in bound:
             raise SpecError(f"{text!r}: {name} got {key!r} twice")
@@ -129,7 +131,7 @@ def _checked(value: object, parameter: inspect.Parameter, name: str, text: str) 
     missing = value is None and wanted.endswith("| None")
     wrong_scalar = scalar and (not isinstance(value, scalar) or (isinstance(value, bool) and bool not in scalar))
     if not missing and (wrong_scalar or (verb and not hasattr(value, verb))):
-        raise SpecError(f"{text!r}: {name}({parameter.name}=...) must be {wanted}, not {value!r}")
+        raise SpecError(f"{text!r}: {name}({parameter.name}=...) must be {wanted}, not {_clipped(repr(value))}")
     if scalar == _SCALARS["float"] and isinstance(value, int):
         try:
             return float(value)
@@ -149,7 +151,11 @@ def _find(name: str, kind: Kind | None, text: str) -> Callable[..., object]:
             return factory
     known = [entry for each in kinds for entry in names(each)]
     what = {"strategies": "strategy", "verifiers": "verifier", "policies": "policy", "tasks": "task"}.get(kind or "", "name")
-    raise SpecError(f"{text!r}: there is no {what} {name!r}{_nearest(name, known)}; there are {', '.join(known)}")
+    raise SpecError(f"{text!r}: there is no {what} {_clipped(name)!r}{_nearest(name, known)}; there are {', '.join(known)}")
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
