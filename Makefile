@@ -1,0 +1,50 @@
+# setup   the environment .venv with the light core (no torch)      demo   the lab study: a curve and its picture
+# test    everything, slow and integration tests included           check  lint, types and fast tests, under a minute
+# bench   make bench NAME=endpoint                                  evidence   make evidence NAME=spine
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup demo test check bench evidence dev train
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"ponder needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."'
+	$(PYTHON) -m venv .venv
+
+.venv/core: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(PIP) -e '.[dev]'
+	touch $@
+
+.venv/all: .venv/dev
+	$(PIP) -e '.[dev,hf,gguf,train]'
+	touch $@
+
+setup: .venv/core
+
+dev: .venv/dev
+
+demo: setup
+	$(BIN)/ponder run recipes/lab.toml --out studies/lab
+	$(BIN)/ponder curve studies/lab
+
+check: .venv/dev
+	$(BIN)/ruff format --check src tests benchmarks evidence
+	$(BIN)/ruff check src tests benchmarks evidence
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not slow and not integration'
+
+test: .venv/all
+	$(BIN)/ruff format --check src tests benchmarks evidence
+	$(BIN)/ruff check src tests benchmarks evidence
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: .venv/all
+	$(BIN)/python -m benchmarks.$(NAME)
+
+evidence: .venv/all
+	$(BIN)/python -m evidence.$(NAME)
