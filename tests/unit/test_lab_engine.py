@@ -138,9 +138,9 @@ def test_a_cancelled_future_frees_its_place_and_a_broken_step_reaches_everybody_
     def broken(*_: object) -> None:
         raise FloatingPointError("no numbers today")
 
-    monkeypatch.setattr(engine._batch, "_admit", broken)
+    monkeypatch.setattr("ponder.lab.batch.prefill", broken)
     with pytest.raises(FloatingPointError, match="no numbers today"):
-        engine.submit(Request((1, 30), key=0, max_tokens=3)).result(30)
+        engine.submit(Request((1, 77), key=0, max_tokens=3)).result(30)
     monkeypatch.undo()
     assert len(engine.submit(Request((1, 30), key=0, max_tokens=3)).result(30).ids) == 3
 

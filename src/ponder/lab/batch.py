@@ -73,8 +73,11 @@ class Batch:
     """The samples under way and those waiting. One `step` draws a token for each, then admits what fits."""
 
     def __init__(self, weights: Weights) -> None:
-        shape = weights.shape
         self.weights = weights
+        self._reset()
+
+    def _reset(self) -> None:
+        shape = self.weights.shape
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
         self._samples: dict[int, _Sample] = {}  # by slot
         self._free = list(range(SLOTS))
@@ -132,9 +135,9 @@ class Batch:
         used = {sample.request.prefix for _, sample in admitted}
         if not admitted:
             return
-        self._learn(new, used)
         for slot, sample in admitted:
             self._place(slot, sample)
+        self._learn(new, used)
         for prefix in used:
             targets = np.array([slot for slot, sample in admitted if sample.request.prefix == prefix])
             known = self._prefixes[prefix]
@@ -207,7 +210,7 @@ class Batch:
 
     def _fail(self, error: Exception) -> None:
         futures = [future for _, future in self._waiting] + [sample.future for sample in self._samples.values()]
-        self.__init__(self.weights)  # type: ignore[misc]  # a failed step may have left anything behind
+        self._reset()  # a failed step may have left anything behind
         for future in futures:
             resolve(future, error)
 

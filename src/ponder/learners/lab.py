@@ -1,7 +1,8 @@
 """Train the lab models from procedurally generated problems (extra `train`: torch).
 
-    python -m ponder.learners.lab train --size base --out DIR     reproduces the shipped weights, up to the CPU's rounding
-    python -m ponder.learners.lab card --size base                measures them on test problems and rewrites the model card
+    python -m ponder.learners.lab train base DIR      trains a size; the shipped weights' card states steps and seed
+    python -m ponder.learners.lab install base DIR    makes what lies in DIR the shipped weights of that size
+    python -m ponder.learners.lab card                measures the shipped weights on test problems, rewrites their cards
 
 A step sees a group of countdown and a group of chain problems of the train split, each of one size, so that no token is
 padding. The loss is the mean log-loss of the solution's tokens. Matrices inside the layers learn by Muon (Jordan et
@@ -11,22 +12,34 @@ Training stops far from convergence on purpose: the errors that are left are wha
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+import ponder.lab as weights
 from ponder.lab.model import SIZES, Shape, save
 from ponder.lab.problems import CHAIN_SIZES, COUNTDOWN_SIZES, Family, draw, split_of
 from ponder.lab.tokenizer import EOS, encode, encode_prompt
+from ponder.lab.twin import build
+from ponder.learners.lab_card import measure
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    Group = tuple[Family, torch.Tensor, int]  # family, ids [rows, length], length of the prompt
+
+KINDS: tuple[tuple[Family, range], ...] = (("countdown", COUNTDOWN_SIZES), ("chain", CHAIN_SIZES))
+WARMUP = 50  # steps until the rate is at its peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,133 +99,65 @@ def train(
     torch.manual_seed(seed)
     model = build(shape)
     optimizers = _optimizers(model, recipe)
-    data = _batches(recipe.tokens, random.Random(f"lab/{size}/{seed}"))
-    began, losses, step = time.monotonic(), {"countdown": math.nan, "chain": math.nan}, 0
+    data = _groups(recipe.tokens, random.Random(f"lab/{size}/{seed}"))
+    began, losses, step, spent = time.monotonic(), dict.fromkeys(("countdown", "chain"), math.nan), 0, 0.0
     try:
-        for step in range(1, total + 1):
+        while step < total and spent < 1:
+            step += 1
             spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
-            rate = min(1.0, step / 50) * max(0.0, 1 - max((step - 1) / total, spent))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * rate
-            for family, ids, prompt in (next(data), next(data)):
-                logits = model(ids[:, :-1])[:, prompt - 1 :]
-                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt:].flatten())
-                (loss / 2).backward()
-                value = float(loss.detach())
-                losses[family] = value if math.isnan(losses[family]) else 0.98 * losses[family] + 0.02 * value
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            late = spent >= 1
-            if step % 100 == 0 or step == total or late:
-                took = time.monotonic() - began
-                shown = "  ".join(f"{family} {value:.4f}" for family, value in losses.items())
-                print(f"{size} step {step}/{total}  loss {shown}  {took:.0f} s", flush=True)
+            rate = min(1.0, step / WARMUP) * max(0.0, 1 - max((step - 1) / total, spent))
+            for family, loss in _step(model, optimizers, [next(data), next(data)], rate).items():
+                losses[family] = loss if math.isnan(losses[family]) else 0.98 * losses[family] + 0.02 * loss
+            if step % 100 == 0 or step == total or spent >= 1:
+                shown = "  ".join(f"{family} {loss:.4f}" for family, loss in losses.items())
+                _say(f"{size} step {step}/{total}  loss {shown}  {time.monotonic() - began:.0f} s")
             if step in marks:
-                _write(model, shape, out / f"step-{step}", {"steps": step})
-            if late:
-                break
+                _write(model, shape, out / f"step-{step}", {"size": size, "seed": seed, "steps": step})
     finally:
         torch.set_num_threads(before)
-    facts = {
+    facts: dict[str, object] = {
         "size": size,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "seed": seed,
         "steps": step,
         "planned_steps": total,
+        "minutes_allowed": minutes,
         "recipe": asdict(recipe),
         "tokens": step * 2 * recipe.tokens,
-        "train_loss": losses,
+        "train_loss": {family: round(loss, 4) for family, loss in losses.items()},
         "seconds": round(time.monotonic() - began, 1),
         "threads": threads,
-        "versions": {"torch": torch.__version__},
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
     _write(model, shape, out, facts)
 
 
-def build(shape: Shape) -> nn.Module:
-    """Build the torch twin of the NumPy model, its parameters named as transformers names them."""
-    import torch
-    from torch import nn
-
-    functional = torch.nn.functional
-
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q_proj = nn.Linear(shape.width, shape.heads * shape.head, bias=False)
-            self.k_proj = nn.Linear(shape.width, shape.head, bias=False)
-            self.v_proj = nn.Linear(shape.width, shape.head, bias=False)
-            self.o_proj = nn.Linear(shape.heads * shape.head, shape.width, bias=False)
-
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-            rows, length, _ = x.shape
-            q = _rotate(self.q_proj(x).view(rows, length, shape.heads, shape.head).transpose(1, 2), cos, sin)
-            k = _rotate(self.k_proj(x).view(rows, length, 1, shape.head).transpose(1, 2), cos, sin)
-            v = self.v_proj(x).view(rows, length, 1, shape.head).transpose(1, 2)
-            k, v = k.expand(-1, shape.heads, -1, -1), v.expand(-1, shape.heads, -1, -1)
-            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
-            return out
-
-    class Mlp(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate_proj = nn.Linear(shape.width, shape.inner, bias=False)
-            self.up_proj = nn.Linear(shape.width, shape.inner, bias=False)
-            self.down_proj = nn.Linear(shape.inner, shape.width, bias=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
-            return out
-
-    class Layer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.input_layernorm = nn.RMSNorm(shape.width, eps=shape.epsilon)
-            self.self_attn = Attention()
-            self.post_attention_layernorm = nn.RMSNorm(shape.width, eps=shape.epsilon)
-            self.mlp = Mlp()
-
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-            x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-            out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
-            return out
-
-    class Llama(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
-            self.layers = nn.ModuleList([Layer() for _ in range(shape.layers)])
-            self.norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
-            for name, parameter in self.named_parameters():
-                if parameter.dim() == 2:
-                    scale = 0.02 if "embed" in name else parameter.shape[1] ** -0.5
-                    small = ("o_proj" in name or "down_proj" in name) and (2 * shape.layers) ** -0.5
-                    nn.init.normal_(parameter, std=scale * (small or 1.0))
-            angles = torch.outer(
-                torch.arange(shape.positions, dtype=torch.float32),
-                shape.theta ** (-torch.arange(0, shape.head, 2, dtype=torch.float32) / shape.head),
-            )
-            self.register_buffer("cos", torch.cat([angles.cos()] * 2, -1), persistent=False)
-            self.register_buffer("sin", torch.cat([angles.sin()] * 2, -1), persistent=False)
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            x = self.embed_tokens(ids)
-            for layer in self.layers:
-                x = layer(x, self.cos[: ids.shape[1]], self.sin[: ids.shape[1]])
-            logits: torch.Tensor = self.norm(x) @ self.embed_tokens.weight.T
-            return logits
-
-    return Llama()
+def install(size: str, folder: Path) -> None:
+    """Make the weights that `train` wrote into a folder the shipped ones of a size, with their training facts as the card."""
+    target = Path(weights.__file__).parent / "weights"
+    for source, name in (("model.safetensors", f"{size}.safetensors"), ("config.json", f"{size}.json")):
+        (target / name).write_bytes((folder / source).read_bytes())
+    (target / f"{size}.card.json").write_bytes((folder / "card.json").read_bytes())
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], groups: list[Group], rate: float) -> dict[Family, float]:
+    """Take one step at `rate` times the peak rates; gives the loss of each family before it."""
     import torch
 
-    first, second = x.chunk(2, -1)
-    return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+    for optimizer in optimizers:
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = parameters["peak"] * rate
+    losses: dict[Family, float] = {}
+    for family, ids, prompt in groups:
+        logits = model(ids[:, :-1])[:, prompt - 1 :]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt:].flatten())
+        (loss / len(groups)).backward()
+        losses[family] = float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return losses
 
 
 def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -228,12 +173,12 @@ def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]
     return [muon, adam]
 
 
-def _batches(tokens: int, rng: random.Random) -> Iterator[tuple[Family, torch.Tensor, int]]:
+def _groups(tokens: int, rng: random.Random) -> Iterator[Group]:
     """Yield groups in turn, countdown and chain: family, ids [rows, length], length of the prompt."""
     import torch
 
     while True:
-        for family, sizes in (("countdown", COUNTDOWN_SIZES), ("chain", CHAIN_SIZES)):
+        for family, sizes in KINDS:
             size = rng.choice(sizes)
             rows: list[list[int]] = []
             prompt = length = 0
@@ -254,8 +199,36 @@ def _write(model: nn.Module, shape: Shape, folder: Path, facts: dict[str, object
     (folder / "card.json").write_text(json.dumps({"training": facts}, indent=1) + "\n")
 
 
-if __name__ == "__main__":
-    import sys
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
-    size, out, minutes = sys.argv[1:4]
-    train(size, seed=0, out=Path(out), minutes=float(minutes) or None, checkpoints=7)
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ponder.learners.lab", description=__doc__.splitlines()[0] if __doc__ else "")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("train", "install"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("size", choices=sorted(SIZES))
+        sub.add_argument("folder", type=Path)
+        if verb == "train":
+            sub.add_argument("--seed", type=int, default=0)
+            sub.add_argument("--steps", type=int)
+            sub.add_argument("--minutes", type=float)
+            sub.add_argument("--checkpoints", type=int, default=0)
+            sub.add_argument("--threads", type=int, default=1)
+    sub = verbs.add_parser("card")
+    sub.add_argument("sizes", nargs="*", default=list(SIZES))
+    sub.add_argument("--problems", type=int, default=50, help="of each family and difficulty")
+    sub.add_argument("--page", type=Path, help="a page whose table between markers is rewritten")
+    given = vars(parser.parse_args())
+    match given.pop("verb"):
+        case "train":
+            train(given.pop("size"), out=given.pop("folder"), **given)
+        case "install":
+            install(given["size"], given["folder"])
+        case _:
+            measure(given["sizes"], problems=given["problems"], page=given["page"])
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,147 @@
+"""Training the lab: only train problems, the same weights from the same seed, and a card that is measured."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from lab_models import SHAPE
+
+import ponder.lab as lab
+from ponder.lab.engine import Engine, Request
+from ponder.lab.model import load_weights
+from ponder.lab.problems import LabProblem, draw, problems, split_of
+from ponder.lab.tokenizer import EOS, decode, encode_prompt
+from ponder.learners.lab import _groups, train
+from ponder.learners.lab_card import judge
+
+torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
+
+
+def test_a_group_holds_whole_train_problems_of_one_length_with_their_solutions():
+    groups = _groups(600, random.Random(0))
+    for expected in ("countdown", "chain", "countdown", "chain"):
+        family, ids, prompt = next(groups)
+        assert family == expected
+        assert ids.numel() >= 600
+        for row in ids.tolist():
+            text = decode(row[1:prompt]).rstrip("\n")
+            reference = decode(row[prompt:]).rpartition("answer: ")[2].removesuffix("\n<eos>")
+            assert row[-1] == EOS
+            problem = _named(text, reference)
+            assert split_of(problem) == "train"
+            assert judge(problem, decode(row[prompt:-1]))
+
+
+def _named(text: str, answer: str) -> LabProblem:
+    """The problem of a text, its id computed from the text alone."""
+    import hashlib
+
+    family = "countdown" if text.startswith("countdown") else "chain"
+    digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    if family == "chain":
+        return LabProblem(family, f"chain-{digest}", text, answer, 0)
+    numbers, target = text.removeprefix("countdown ").split(" make ")
+    return LabProblem(family, f"countdown-{digest}", text, f"numbers={numbers.replace(' ', ',')};target={target}", 0)
+
+
+@pytest.mark.slow
+def test_training_twice_from_one_seed_gives_the_same_file_and_another_seed_another(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train("small", seed=seed, out=tmp_path / name, steps=2, checkpoints=1)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+    assert (tmp_path / "a" / "step-1" / "model.safetensors").exists()
+    facts = json.loads((tmp_path / "a" / "card.json").read_text())["training"]
+    assert (facts["size"], facts["seed"], facts["steps"], facts["parameters"]) == ("small", 0, 2, 213_568)
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss_and_stops_when_its_minutes_are_over(tmp_path):
+    before = torch.get_num_threads()
+    train("small", seed=0, out=tmp_path, steps=40)
+    losses = json.loads((tmp_path / "card.json").read_text())["training"]["train_loss"]
+    assert max(losses.values()) < np.log(256) - 0.3  # a running mean since the first step
+    assert torch.get_num_threads() == before
+    train("small", seed=0, out=tmp_path, steps=40, minutes=1e-9)
+    assert json.loads((tmp_path / "card.json").read_text())["training"]["steps"] == 1
+
+
+def test_the_torch_twin_computes_what_the_numpy_engine_computes(tmp_path):
+    from ponder.lab.model import save
+    from ponder.lab.twin import build
+
+    torch.manual_seed(0)
+    model = build(SHAPE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+            parameter.copy_(parameter.half().float())
+    ids = np.random.default_rng(0).integers(0, SHAPE.vocabulary, 100).tolist()
+    with torch.no_grad():
+        expected = model(torch.tensor([ids]))[0].numpy()
+    save(tmp_path, SHAPE, {f"model.{name}": p.detach().numpy() for name, p in model.named_parameters()})
+    (values,) = Engine(load_weights(tmp_path)).logits([ids])
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+def test_an_unknown_size_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"^size is 'huge'; it must be one of small, base, large$"):
+        train("huge", seed=0, out=tmp_path)
+
+
+@pytest.mark.parametrize("family", ["countdown", "chain"])
+def test_the_judge_accepts_worked_solutions(family):
+    rng = random.Random(0)
+    for size in (3, 4):
+        for _ in range(50):
+            assert judge(*draw(family, size, rng))
+
+
+@pytest.mark.parametrize(
+    ("problem", "solution"),
+    [
+        ("countdown 4 7 8 make 20", "7*4=28 left 8 28\n28-4=20 left 20\nanswer: 20\n"),
+        ("countdown 4 7 8 make 20", "7*4=20 left 20\nanswer: 20\n"),
+        ("countdown 4 7 8 make 20", "7+4=12 left 8 12\n12+8=20 left 20\nanswer: 20\n"),
+        ("countdown 4 7 8 make 20", "8/0=20 left 20\nanswer: 20\n"),
+        ("countdown 4 7 8 make 20", "answer: 20\n"),
+        ("countdown 4 4 8 make 32", "4*8=32 left 32\nanswer: 32\n"),
+        ("chain 7+5", "7+5=12\nanswer: 12"),
+        ("chain 7+5", "7+5=12\nanswer: 112\n"),
+        ("chain 7+5", "7+5=12\n"),
+        ("chain 7+5", ""),
+    ],
+)
+def test_the_judge_refuses_wrong_and_unfinished_solutions(problem, solution):
+    assert not judge(_named(problem, "12"), solution)
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_a_shipped_card_describes_the_shipped_weights_and_leaves_head_room(size):
+    card = json.loads(lab.weights_path(size).with_suffix(".card.json").read_text())
+    assert card["evaluation"]["fingerprint"] == lab.fingerprint(size)
+    assert card["training"]["size"] == size
+    assert {row["family"] for row in card["evaluation"]["rows"]} == {"countdown", "chain"}
+    if size == "base":
+        assert 0.2 <= np.mean(list(card["evaluation"]["pass@1 by family"].values())) <= 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_shipped_weights_solve_test_problems_about_as_often_as_their_card_says(size):
+    card = json.loads(lab.weights_path(size).with_suffix(".card.json").read_text())
+    (row,) = (row for row in card["evaluation"]["rows"] if (row["family"], row["difficulty"]) == ("chain", 4))
+    some = list(problems("chain", split="test", n=40, seed=9, size=range(4, 5)))
+    engine = Engine(load_weights(lab.weights_path(size)))
+    requests = [Request(tuple(encode_prompt(p.text)), key, 60) for p in some for key in range(4)]
+    texts = [decode(done.ids[:-1].tolist()) for done in engine.run(requests)]
+    right = np.mean([judge(some[i // 4], text) for i, text in enumerate(texts)])
+    assert abs(right - row["pass@1"]) < 4 * np.sqrt(0.25 / 40)
+
+
+def test_the_shipped_weights_take_at_most_ten_megabytes():
+    folder = lab.weights_path("base").parent
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10_000_000
