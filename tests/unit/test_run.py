@@ -23,9 +23,10 @@ from fakes import (
     solved,
 )
 from ponder.bank import MemoryTable, TableBank
-from ponder.core import LINE, Ask, Budget, PolicyInfo, Price, Sampling, Until
+from ponder.core import LINE, Ask, Budget, PolicyInfo, Price, Sampling, Until, logprobs_needed
 from ponder.errors import BudgetError, BudgetExhausted, CapabilityError, OracleError, UsageError
 from ponder.run import solve
+from ponder.strategies.best_of_n import BestOfN
 from ponder.testing import FakeClock, MazePolicy
 from ponder.types import Chain, Score, Step, Usage
 from ponder.verifiers.confidence import Confidence
@@ -151,6 +152,47 @@ def test_a_verifier_that_loses_a_score_is_told_so():
 
     with pytest.raises(UsageError, match=r"^short gave 1 scores for 2 chains; one each is the contract$"):
         does(lambda root, run: run.score(Short(), [root, root]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -0.1}, "sampling: temperature = -0.1 must lie in [0, 100]"),
+        ({"temperature": float("nan")}, "sampling: temperature = nan must lie in [0, 100]"),
+        ({"top_p": 0}, "sampling: top_p = 0 must lie in [1e-06, 1]"),
+        ({"max_tokens": 0}, "sampling: max_tokens = 0 must lie in [1, 2.14748e+09]"),
+        ({"logprobs": 21}, "sampling: logprobs = 21 must lie in [0, 20]"),
+    ],
+)
+def test_sampling_out_of_range_is_refused(values, message):
+    with pytest.raises(UsageError) as caught:
+        Sampling(**values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "calls", "seconds", "money"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_budget_that_can_buy_nothing_is_refused(unit, value):
+    with pytest.raises(BudgetError) as caught:
+        Budget(**{unit: value})
+    assert str(caught.value) == f"budget {unit}={value!r} cannot buy anything: it must be above 0, or left out for no bound"
+
+
+def test_equal_samplings_have_one_key_and_the_cap_is_not_in_it():
+    assert Sampling(temperature=1, top_p=1, max_tokens=3).key == Sampling(temperature=1.0, top_p=1.0).key
+    others = [Sampling(temperature=0.5), Sampling(top_p=0.5), Sampling(top_k=1), Sampling(logprobs=1), Sampling()]
+    assert len({sampling.key for sampling in others}) == 5
+
+
+def test_a_verifier_of_any_class_is_asked_which_probabilities_it_reads():
+    class Plain:
+        logprobs = 3
+
+        async def score(self, chains, run):
+            return []
+
+    assert logprobs_needed(BestOfN(2, Plain())) == 3
+    assert logprobs_needed(BestOfN(2, Believer())) == 0
 
 
 # Order
