@@ -12,8 +12,8 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from ponder.store import RunRecord, SqliteTable, StudyStore
 from ponder.types import Chain, Problem, Score, Verdict
 
 RESAMPLES = 1000
+Columns: TypeAlias = tuple[list[int], np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,30 @@ class Slice:
     missing: int
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One strategy's curve before it is averaged: rows are problems (seeds averaged), columns the sizes `ks`."""
+
+    cell: str
+    strategy: str
+    how: Literal["subsets", "runs"]
+    bound: bool
+    seeds: int
+    ks: list[int]
+    values_P_K: np.ndarray
+    tokens_P_K: np.ndarray
+
+    def points(self) -> list[Point]:
+        """Means over problems, with intervals."""
+        intervals = bootstrap.mean_intervals(self.values_P_K, seed=0, resamples=RESAMPLES)
+        tokens_K = self.tokens_P_K.mean(axis=0)
+        n = len(self.values_P_K)
+        return [
+            Point(self.cell, self.strategy, k, float(tokens), one.value, one.low, one.high, n, self.seeds, self.how, self.bound)
+            for k, one, tokens in zip(self.ks, intervals, tokens_K, strict=True)
+        ]
+
+
 class Curves:
     """Reads the curves of one study."""
 
@@ -68,47 +93,43 @@ class Curves:
         self._members: set[tuple[str, str]] = set()
         self.strategies = [parse_strategy(spec) for spec in study.expanded]
 
-    def points(self) -> list[Point]:
-        """All points, strategies in the order of the study, the bound last."""
+    def lines(self) -> list[Line]:
+        """One line for each strategy of each cell, in the order of the study, the bound last."""
         runs = self.store.runs()
         cells: dict[str, list[str]] = {}
         for cell in dict.fromkeys(run.cell for run in runs):
             body = json.loads(cell)
             body.pop("seed")
             cells.setdefault(json.dumps(body, sort_keys=True), []).append(cell)
-        return [point for name, group in cells.items() for point in self._cell(name, group, runs)]
+        return [line for name, group in cells.items() for line in self._cell(name, group, runs) if line.ks]
 
-    def _cell(self, name: str, cells: Sequence[str], runs: Sequence[RunRecord]) -> Iterable[Point]:
+    def points(self) -> list[Point]:
+        """All points of all lines."""
+        return [point for line in self.lines() for point in line.points()]
+
+    def _cell(self, name: str, cells: Sequence[str], runs: Sequence[RunRecord]) -> Iterable[Line]:
         head = json.loads(name)
         problems = [problem for problem in self.store.problems(head["problems"]) if self._took_part(problem, cells, runs)]
-        slices = [self._slice(json.loads(cell), problems) for cell in cells] if self.study.slice else []
+        slices = [self._slice(json.loads(cell), problems) for cell in cells] if self.study.slice and problems else []
         missing = sum(one.missing for one in slices)
         if missing:
             self.notes.append(f"{missing} samples failed and count as wrong; start the study again to draw them")
         label = f"{head['task']} | {head['policy']} | {head['sampling']}"
-        done: set[str] = set()
+        mine = [run for run in runs if run.cell in cells]
+        firsts: dict[str, Strategy] = {}
         for strategy in self.strategies:
-            line = line_of(strategy)
-            if line in done:
-                continue
-            done.add(line)
+            firsts.setdefault(line_of(strategy), strategy)
+        for strategy in firsts.values() if problems else ():
             bound = any(getattr(part, "__spec__", "") == "oracle" for part in parts(strategy))
-            base = Point(label, line, 0, 0, 0, 0, 0, len(problems), len(cells), "subsets", bound)
             estimated = self._estimate(strategy, slices, cells, problems)
-            if estimated is not None:
-                yield from _bootstrapped(replace(base, how="subsets"), *estimated)
-            else:
-                yield from self._from_runs(replace(base, how="runs"), [run for run in runs if run.cell in cells], problems)
+            how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
+            columns = estimated or self._from_runs(line_of(strategy), mine, problems)
+            yield Line(label, line_of(strategy), how, bound, len(cells), *columns)
         if slices:
             ks = sizes(self.study.slice)
             coverage = np.mean([estimators.pass_at_k(one.correct_P_N, ks) for one in slices], axis=0)
             tokens = np.mean([estimators.expected_tokens(one.tokens_P_N, ks) for one in slices], axis=0)
-            yield from _bootstrapped(
-                Point(label, "pass@k (any of k correct)", 0, 0, 0, 0, 0, len(problems), len(cells), "subsets", True),
-                ks,
-                coverage,
-                tokens,
-            )
+            yield Line(label, "pass@k (any of k correct)", "subsets", True, len(cells), ks, coverage, tokens)
 
     def _took_part(self, problem: Problem, cells: Sequence[str], runs: Sequence[RunRecord]) -> bool:
         if not self._members:
@@ -148,7 +169,7 @@ class Curves:
 
     def _estimate(
         self, strategy: Strategy, slices: Sequence[Slice], cells: Sequence[str], problems: Sequence[Problem]
-    ) -> tuple[list[int], np.ndarray, np.ndarray] | None:
+    ) -> Columns | None:
         """(k_K, accuracy_P_K, tokens_P_K) of a strategy over independent samples; None for all others."""
         name = getattr(strategy, "__spec__", "")
         n = min(getattr(strategy, "n", 1), self.study.slice)
@@ -212,41 +233,39 @@ class Curves:
         await solve(Ready(), problem.question, _Offline(cell), judge=judge, bank=bank)
         return given
 
-    def _from_runs(self, base: Point, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Iterable[Point]:
-        specs = [repr(strategy) for strategy in self.strategies if line_of(strategy) == base.strategy]
+    def _from_runs(self, line: str, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
+        """(k_K, accuracy_P_K, tokens_P_K) of all others: one run that proposed as it went, or a run for each size and budget."""
+        specs = [repr(strategy) for strategy in self.strategies if line_of(strategy) == line]
         mine = [run for run in runs if run.strategy in specs]
         if len(specs) == 1 and len({run.budget for run in mine}) == 1:
-            yield from self._anytime(base, mine, problems)
-            return
+            return self._anytime(mine, problems)
+        columns: dict[int, np.ndarray] = {}
         for spec in specs:
             for budget in dict.fromkeys(run.budget for run in mine):
                 group = [run for run in mine if run.strategy == spec and run.budget == budget]
-                k = (
-                    int(found[1])
-                    if (found := re.search(r"\bn=(\d+)", spec)) and budget == "none"
-                    else max(r.spent.samples for r in group)
-                )
-                table = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
-                yield from _bootstrapped(base, [k], table[:, [0]], table[:, [1]])
+                n = re.search(r"\bn=(\d+)", spec)
+                k = int(n[1]) if n and budget == "none" else max((run.spent.samples for run in group), default=0)
+                columns[k] = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
+        return _stacked(columns)
 
-    def _anytime(self, base: Point, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Iterable[Point]:
+    def _anytime(self, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
         """What each run had proposed, and spent, by the time it had drawn k samples."""
         traces = [(run, self.store.events(run.id)) for run in runs]
-        most = max((event.samples for _, events in traces for event in events), default=0)
         by_id = {problem.question.id: problem for problem in problems}
-        for k in sizes(most):
+        columns: dict[int, np.ndarray] = {}
+        for k in sizes(max((event.samples for _, events in traces for event in events), default=0)):
             cells = []
             for run, events in traces:
                 by_then = [event for event in events if event.samples <= k]
-                if not by_then:
+                if not by_then or run.problem not in by_id:
                     break
                 proposed = [event.chains[0] for event in by_then if event.kind == "propose"]
                 verdicts = self._verdicts(json.loads(run.cell)["problems"], by_id[run.problem])
                 right = bool(proposed) and verdicts.get(proposed[-1], Verdict(False)).correct
                 cells.append((float(right), float(by_then[-1].tokens)))
-            if len(cells) == len(traces) and cells:
-                table = _by_problem(runs, cells, problems)
-                yield from _bootstrapped(base, [k], table[:, [0]], table[:, [1]])
+            if cells and len(cells) == len(traces):
+                columns[k] = _by_problem(runs, cells, problems)
+        return _stacked(columns)
 
 
 class _Offline:
@@ -289,10 +308,12 @@ def series(points: Sequence[Point]) -> dict[str, list[Series]]:
     return figures
 
 
-def _bootstrapped(base: Point, ks: Sequence[int], values_P_K: np.ndarray, tokens_P_K: np.ndarray) -> Iterable[Point]:
-    intervals = bootstrap.mean_intervals(values_P_K, seed=0, resamples=RESAMPLES)
-    for k, interval, tokens in zip(ks, intervals, tokens_P_K.mean(axis=0), strict=True):
-        yield replace(base, k=k, tokens=float(tokens), value=interval.value, low=interval.low, high=interval.high)
+def _stacked(columns: dict[int, np.ndarray]) -> Columns:
+    ks = sorted(columns)
+    if not ks:
+        return [], np.zeros((0, 0)), np.zeros((0, 0))
+    table_P_K_2 = np.stack([columns[k] for k in ks], axis=1)
+    return ks, table_P_K_2[:, :, 0], table_P_K_2[:, :, 1]
 
 
 def _by_problem(runs: Sequence[RunRecord], cells: Sequence[tuple[float, float]], problems: Sequence[Problem]) -> np.ndarray:

@@ -84,14 +84,14 @@ def bring(file: Path, out: Path | None, name: str | None) -> None:
     with Journal(where / "study.db") as journal:
         write(study, where / "study.resolved.toml")
         write_provenance(where / "provenance.json", study)
-        asyncio.run(_keep(journal, file, read))
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        asyncio.run(_keep(journal, file.stem, f"imported-{digest}", read))
     print(f"ponder: {len(read)} problems x {n} samples in {where}; curve: ponder curve {where}", file=sys.stderr)
 
 
-async def _keep(journal: Journal, file: Path, read: Sequence[tuple[Problem, list[Sample]]]) -> None:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    policy = _Elsewhere(PolicyInfo(file.stem, f"imported-{digest}", frozenset()))
-    task = Task(file.stem, f"imported-{digest}", tuple(problem for problem, _ in read), lambda _: None, _GivenVerdicts())
+async def _keep(journal: Journal, name: str, fingerprint: str, read: Sequence[tuple[Problem, list[Sample]]]) -> None:
+    policy = _Elsewhere(PolicyInfo(name, fingerprint, frozenset()))
+    task = Task(name, fingerprint, tuple(problem for problem, _ in read), lambda _: None, _GivenVerdicts())
     sampling = Sampling(max_tokens=MAX_TOKENS)
     cell = Cell(task, policy, sampling, 0)
     store, table = StudyStore(journal), SqliteTable(journal)
@@ -114,8 +114,8 @@ async def _keep(journal: Journal, file: Path, read: Sequence[tuple[Problem, list
         draw = Draw(len(samples))
         usage = sum((chain.usage for chain in chains), Usage())
         outcome = Outcome(None, None, Spent(len(samples), usage), (), oracle=False, failed=0, exhausted=False)
-        name = run_id(cell, problem, draw, Budget())
-        await store.keep_run(record(name, cell, problem, draw, Budget(), outcome, correct=False), outcome)
+        run = run_id(cell, problem, draw, Budget())
+        await store.keep_run(record(run, cell, problem, draw, Budget(), outcome, correct=False), outcome)
 
 
 def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
