@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from ponder.core import Ask, PolicyInfo, Sampling, Until, room
+from ponder.core import Ask, Attempt, PolicyInfo, Sampling, Until, room
+from ponder.errors import UsageError
 from ponder.run import Run
+from ponder.spec import named
 from ponder.types import Chain, Finish, Score, Step, Usage
 
 
-@dataclass(slots=True)
+@named("maze")
+@dataclass(slots=True, repr=False)
 class MazePolicy:
     """`depth` crossings, each taken right ("a") with probability `p`, else wrong ("b"); one token and one line a crossing.
 
     A whole answer is right with probability p ** depth, so best-of-n under a perfect verifier succeeds with 1 - (1 - p**depth) ** n.
-    `calls` counts what reached the policy: children, not requests.
+    `seconds` is how long a request takes. `calls` counts what reached the policy: children, not requests. `observer`, where a study
+    set one, is told of every request.
     """
 
     p: float = 0.5
     depth: int = 4
-    calls: int = 0
+    seconds: float = 0.0
+    calls: int = field(default=0, init=False, repr=False)
+    observer: Callable[[Attempt], None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.p <= 1.0 or self.depth < 1 or self.seconds < 0:
+            raise UsageError(f"{self!r}: p must lie in [0, 1], depth be at least 1, seconds at least 0")
 
     @property
     def info(self) -> PolicyInfo:
@@ -33,10 +44,15 @@ class MazePolicy:
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """As the protocol says; `until` a line or a number of tokens ends a step."""
         fingerprint, lines = self.info.fingerprint, []
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         for ask in asks:
             self.calls += len(ask.indices)
             pool = ask.pool(fingerprint, until, sampling)
             lines.append([self._child(ask.chain, Random(pool.seed(i)), until, room(ask.chain, sampling)) for i in ask.indices])
+        if self.observer:
+            usage = sum((child.steps[-1].usage for line in lines for child in line), Usage())
+            self.observer(Attempt(self.info.name, "ok", usage, sum(map(len, lines))))
         return lines
 
     def _child(self, chain: Chain, random: Random, until: Until, cap: int) -> Chain:
@@ -102,23 +118,29 @@ class MarkovPolicy:
         return done
 
 
-@dataclass(frozen=True, slots=True)
+@named("noisy")
+@dataclass(frozen=True, slots=True, repr=False)
 class NoisyVerifier:
-    """Judges the text against a set of right ones, wrong at given rates; the error is a function of chain and seed.
+    """Judges the text against the right ones, wrong at given rates; the error is a function of chain and seed.
 
     fpr = P(1 | wrong), fnr = P(0 | right). `price` positions are charged for each score, to try budgets on.
     """
 
-    right: frozenset[str]
+    right: Collection[str]
     fpr: float = 0.0
     fnr: float = 0.0
     seed: int = 0
     price: int = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.right, str):
+            raise UsageError(f"noisy: right = {self.right!r} must be a tuple of texts, such as ({self.right!r},)")
+        object.__setattr__(self, "right", tuple(sorted(set(self.right))))  # frozen; a set has no order to print
+
     @property
     def fingerprint(self) -> str:
         """Banked when it costs something."""
-        return f"noisy({sorted(self.right)!r}, {self.fpr!r}, {self.fnr!r}, {self.seed}, {self.price})" if self.price else ""
+        return f"noisy({self.right!r}, {self.fpr!r}, {self.fnr!r}, {self.seed}, {self.price})" if self.price else ""
 
     async def score(self, chains: Sequence[Chain], run: Run) -> list[Score]:
         """One score in {0, 1} for each chain."""
