@@ -135,7 +135,7 @@ def test_a_cancelled_future_frees_its_place_and_a_broken_step_reaches_everybody_
     gate.set()
     assert [len(futures[i].result(30).ids) for i in (0, 1, 3)] == [3, 3, 3]
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise FloatingPointError("no numbers today")
 
     monkeypatch.setattr("ponder.lab.batch.prefill", broken)

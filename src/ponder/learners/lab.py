@@ -4,7 +4,7 @@
     python -m ponder.learners.lab install base DIR    makes what lies in DIR the shipped weights of that size
     python -m ponder.learners.lab card                measures the shipped weights on test problems, rewrites their cards
 
-A step sees a group of countdown and a group of chain problems of the train split, each of one size, so that no token is
+A step sees two groups of countdown and one of chain problems of the train split, each of one size, so that no token is
 padding. The loss is the mean log-loss of the solution's tokens. Matrices inside the layers learn by Muon (Jordan et
 al. 2024, kellerjordan.github.io/posts/muon), the embedding and the norms by AdamW; the rate falls linearly to zero.
 Training stops far from convergence on purpose: the errors that are left are what test-time compute works on.
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
     Group = tuple[Family, torch.Tensor, int]  # family, ids [rows, length], length of the prompt
 
-KINDS: tuple[tuple[Family, range], ...] = (("countdown", COUNTDOWN_SIZES), ("chain", CHAIN_SIZES))
+COUNTDOWN: tuple[Family, range] = ("countdown", COUNTDOWN_SIZES)
+CHAIN: tuple[Family, range] = ("chain", CHAIN_SIZES)
+STEP = (COUNTDOWN, COUNTDOWN, CHAIN)  # the groups of one step; countdown is the harder to learn
 WARMUP = 50  # steps until the rate is at its peak
 
 
@@ -48,7 +50,7 @@ class Recipe:
 
     Attributes:
         steps: optimizer steps.
-        tokens: tokens of one group; a step has two groups.
+        tokens: tokens of one group; a step has three groups.
         muon: peak rate of the layers' matrices.
         adam: peak rate of everything else.
     """
@@ -59,7 +61,7 @@ class Recipe:
     adam: float = 0.003
 
 
-RECIPES = {"small": Recipe(steps=4000), "base": Recipe(steps=4000), "large": Recipe(steps=4000)}
+RECIPES = {"small": Recipe(steps=2400), "base": Recipe(steps=2400), "large": Recipe(steps=2000)}
 
 
 def train(
@@ -106,7 +108,7 @@ def train(
             step += 1
             spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
             rate = min(1.0, step / WARMUP) * max(0.0, 1 - max((step - 1) / total, spent))
-            for family, loss in _step(model, optimizers, [next(data), next(data)], rate).items():
+            for family, loss in _step(model, optimizers, [next(data) for _ in STEP], rate).items():
                 losses[family] = loss if math.isnan(losses[family]) else 0.98 * losses[family] + 0.02 * loss
             if step % 100 == 0 or step == total or spent >= 1:
                 shown = "  ".join(f"{family} {loss:.4f}" for family, loss in losses.items())
@@ -123,7 +125,7 @@ def train(
         "planned_steps": total,
         "minutes_allowed": minutes,
         "recipe": asdict(recipe),
-        "tokens": step * 2 * recipe.tokens,
+        "tokens": step * len(STEP) * recipe.tokens,
         "train_loss": {family: round(loss, 4) for family, loss in losses.items()},
         "seconds": round(time.monotonic() - began, 1),
         "threads": threads,
@@ -174,11 +176,11 @@ def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 
 def _groups(tokens: int, rng: random.Random) -> Iterator[Group]:
-    """Yield groups in turn, countdown and chain: family, ids [rows, length], length of the prompt."""
+    """Yield groups in the order of STEP: family, ids [rows, length], length of the prompt."""
     import torch
 
     while True:
-        for family, sizes in KINDS:
+        for family, sizes in STEP:
             size = rng.choice(sizes)
             rows: list[list[int]] = []
             prompt = length = 0
