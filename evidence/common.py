@@ -1,0 +1,123 @@
+"""What every evidence script shares: claims, the JSON they are kept in, and the tables of the docs pages.
+
+A script runs a study (so it can be stopped and started again), computes claims from it and writes `docs/evidence/NAME.json`. A claim that
+does not hold stays, with `holds: false`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ponder.cli import output
+from ponder.cli.curve import Curves, Line, Point, series
+from ponder.cli.main import interruptible
+from ponder.cli.provenance import provenance, write_provenance
+from ponder.cli.runner import Runner
+from ponder.cli.study import Study, write
+from ponder.scaling.bootstrap import Interval, paired_difference
+from ponder.scaling.figure import curve_figure
+from ponder.store import Journal, SqliteTable, StudyStore
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence with its number. low and high: 95% interval; target: what was hoped for; n: problems."""
+
+    id: str
+    text: str
+    value: float
+    low: float
+    high: float
+    target: str
+    holds: bool
+    n: int
+    seeds: int
+
+
+def run_study(study: Study) -> tuple[list[Line], Path]:
+    """Run a study in `studies/`, or go on with it; returns its curves and where it is kept."""
+    where = ROOT / "studies" / study.name
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(where / "study.db"))
+        write(study, where / "study.resolved.toml")
+        write_provenance(where / "provenance.json", study)
+        with output.progress() as report:
+            interruptible(Runner(study).run(journal, None, report), resume=f"make evidence NAME={study.name}")
+        return Curves(study, StudyStore(journal), SqliteTable(journal)).lines(), where
+
+
+def line(lines: Sequence[Line], task: str, strategy: str) -> Line:
+    """The curve of one strategy on one task."""
+    return next(one for one in lines if one.cell.startswith(f"{task} |") and one.strategy == strategy)
+
+
+def at(one: Line, k: int) -> np.ndarray:
+    """Accuracy by problem at one size."""
+    return one.values_P_K[:, one.ks.index(k)]
+
+
+def compare(
+    id_: str, text: str, a: tuple[Line, int], b: tuple[Line, int], target: str, test: Callable[[Interval], bool]
+) -> Claim:
+    """The paired difference a - b over problems, as a claim."""
+    found = paired_difference(at(*a), at(*b), seed=0, resamples=2000)
+    return Claim(id_, text, found.value, found.low, found.high, target, test(found), len(at(*a)), a[0].seeds)
+
+
+def save(name: str, claims: Sequence[Claim]) -> None:
+    """Write the claims, and print them."""
+    body = {"claims": [asdict(claim) for claim in claims], "provenance": provenance()}
+    target = DOCS / "evidence" / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    for claim in claims:
+        print(
+            f"{'holds' if claim.holds else 'FAILS'}  {claim.id}: {claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}], target {claim.target}"
+        )
+        print(f"       {claim.text} (n = {claim.n}, {claim.seeds} seeds)")
+    print(f"written to {os.path.relpath(target, ROOT)}")
+
+
+def figures(lines: Sequence[Line], name: str) -> None:
+    """The picture of each cell, under docs/evidence/."""
+    points = [point for one in lines for point in one.points()]
+    for cell, drawn in series(points).items():
+        task = cell.partition(" | ")[0]
+        slug = re.sub(r"\W+", "-", task).strip("-")
+        one = next(point for point in points if point.cell == cell)
+        caption = f"{cell.split(' | ')[1]}, {one.n} problems, {one.seeds} seeds; bands: 95% bootstrap over problems"
+        curve_figure(drawn, DOCS / "evidence" / f"{name}-{slug}.png", title=task, caption=caption)
+
+
+def table(points: Sequence[Point]) -> str:
+    """Points as a Markdown table."""
+    rows = [
+        "| task | strategy | samples | tokens | accuracy | 95% interval | problems x seeds |",
+        "|---|---|---|--:|--:|--:|---|--:|",
+    ]
+    for p in points:
+        task, policy, _ = p.cell.split(" | ")
+        rows.append(
+            f"| {task} | {policy} | `{p.strategy}` | {p.k} | {p.tokens:.0f} | {p.value:.3f} | [{p.low:.3f}, {p.high:.3f}] | {p.n} x {p.seeds} |"
+        )
+    return "\n".join(rows)
+
+
+def insert(page: Path, marker: str, text: str) -> None:
+    """Replace what stands between `<!-- evidence: marker -->` and `<!-- end -->` on a page."""
+    body = page.read_text("utf-8")
+    pattern = re.compile(rf"(<!-- evidence: {re.escape(marker)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(body):
+        raise SystemExit(f"{page}: has no place for evidence {marker!r}")
+    page.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", body), "utf-8")
