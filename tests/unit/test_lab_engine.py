@@ -184,6 +184,9 @@ def test_worker_processes_give_the_bits_of_the_engine_and_a_dead_worker_fails_it
     for worker in pool._workers:
         worker._process.wait()
     assert_same(pool.run(requests[:2]), pool.engine.run(requests[:2]))
+    endless = [pool.submit(Request((1,), key=key, max_tokens=127, stop=frozenset())) for key in range(3000)]
+    assert all([future.cancel() for future in endless[5:]])
+    assert [len(future.result(30).ids) for future in endless[:5]] == [127] * 5
     pool.close()
     with pytest.raises(ValueError, match="workers is 0; it must be at least 1"):
         Pool(tmp_path, 0)

@@ -7,6 +7,7 @@ completions come back as lines of JSON, arrays as base64; a worker ends with its
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -33,6 +34,7 @@ class Pool:
 
     Attributes:
         engine: the model in this process, for `hidden`, `logits` and `score`.
+        weights: the model.
     """
 
     def __init__(self, path: Path, workers: int) -> None:
@@ -48,9 +50,11 @@ class Pool:
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be at least 1")
         self.engine = Engine(load_weights(path))
+        self.weights = self.engine.weights
         self._path, self._count = path, workers
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
+        atexit.register(self.close)
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
         """Draw all requests; the order of the answers is the order of the requests; errors as for `Engine.run`."""
@@ -59,7 +63,7 @@ class Pool:
         return [future.result() for future in [self.submit(request) for request in requests]]
 
     def submit(self, request: Request) -> Future[Completion]:
-        """Hand one request to the worker with the least to do; cancelling the future drops the result, not the work.
+        """Hand one request to the worker with the least to do; cancelling its future frees the slot.
 
         The future raises RuntimeError when its worker dies; the next request starts another.
 
@@ -114,14 +118,26 @@ class _Worker:
         with self._lock:
             self._next += 1
             self._owed[self._next] = future
-            line = json.dumps({"id": self._next, **_pack_request(request)}) + "\n"
-            try:
-                _pipe(self._process.stdin).write(line.encode())
-                _pipe(self._process.stdin).flush()
-            except (OSError, ValueError):
+            if not self._write({"id": self._next, **_pack_request(request)}):
                 del self._owed[self._next]
                 resolve(future, self._death())
+            number = self._next
+        future.add_done_callback(partial(self._forget, number))
         return future
+
+    def _write(self, message: dict[str, object]) -> bool:
+        try:
+            _pipe(self._process.stdin).write(json.dumps(message).encode() + b"\n")
+            _pipe(self._process.stdin).flush()
+        except (OSError, ValueError):  # the worker is gone, or its pipe closed
+            return False
+        return True
+
+    def _forget(self, number: int, future: Future[Completion]) -> None:
+        if future.cancelled():
+            with self._lock:
+                if self._owed.pop(number, None) is not None:
+                    self._write({"cancel": number})
 
     def close(self) -> None:
         with self._lock, suppress(BrokenPipeError):
@@ -135,8 +151,9 @@ class _Worker:
             for line in lines:
                 message = json.loads(line)
                 with self._lock:
-                    future = self._owed.pop(message["id"])
-                resolve(future, RuntimeError(message["error"]) if "error" in message else _unpack_completion(message))
+                    future = self._owed.pop(message["id"], None)
+                if future is not None:
+                    resolve(future, _read_outcome(message))
         self._process.wait()
         with self._lock, suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
@@ -153,8 +170,12 @@ def serve(path: Path) -> None:
     """Be a worker: answer requests from standard input until it ends."""
     engine = Engine(load_weights(path))
     lock = threading.Lock()
+    running: dict[int, Future[Completion]] = {}
 
     def answer(number: int, future: Future[Completion]) -> None:
+        running.pop(number, None)
+        if future.cancelled():
+            return
         error = future.exception()
         content = _pack_completion(future.result()) if error is None else {"error": repr(error)}
         with lock:
@@ -163,14 +184,23 @@ def serve(path: Path) -> None:
 
     for line in sys.stdin:
         message = json.loads(line)
+        if "cancel" in message:
+            if (future := running.get(message["cancel"])) is not None:
+                future.cancel()
+            continue
         number = message.pop("id")
-        engine.submit(_unpack_request(message)).add_done_callback(partial(answer, number))
+        running[number] = future = engine.submit(_unpack_request(message))
+        future.add_done_callback(partial(answer, number))
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise RuntimeError("a lab worker was started without pipes")
     return stream
+
+
+def _read_outcome(message: dict[str, Any]) -> Completion | Exception:
+    return RuntimeError(message["error"]) if "error" in message else _unpack_completion(message)
 
 
 def _pack_request(request: Request) -> dict[str, object]:
