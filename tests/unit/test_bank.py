@@ -317,6 +317,7 @@ def test_pools_that_were_dropped_from_memory_are_read_again(monkeypatch):
     assert [sampled(bank, policy, *(ask(*i, chain=chain) for chain in chains)) for i in ((0, 1), (1, 2))] == first
     assert policy.calls == 18
     assert len(bank._pools) <= 2
+    assert all(len(rows) == 1 for pool in bank._pools.values() for rows in pool.values()), "a row is held twice"
     assert sum(len(table.rows(ask(chain=c).pool(policy.info.fingerprint, END, Sampling(max_tokens=100)))) for c in chains) == 18
 
 

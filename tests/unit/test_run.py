@@ -365,13 +365,29 @@ def test_what_verifiers_sample_is_on_the_same_meter_and_in_order_before_their_sc
     assert straight.spent.usage.completion == 8 * 8
 
 
-def test_the_last_child_is_cut_where_the_tokens_end_and_the_rest_is_free():
-    children, outcome = does(lambda root, run: run.extend([root], n=5), Typist(["abcdefgh"] * 5), budget=Budget(tokens=20))
+@pytest.mark.parametrize("cap", [8, 9, 1024])
+def test_the_last_child_is_cut_where_the_tokens_end_and_the_rest_is_never_started(cap):
+    policy = Typist(["abcdefgh"] * 5)
+    children, outcome = does(
+        lambda root, run: run.extend([root], n=5), policy, budget=Budget(tokens=20), sampling=Sampling(max_tokens=cap)
+    )
     assert [(child.text, child.finish) for child in children] == [
         ("abcdefgh", "stop"), ("abcdefgh", "stop"), ("abcd", "length"), ("", "cancelled"), ("", "cancelled"),
     ]  # fmt: skip
     assert (outcome.spent.samples, outcome.spent.usage.completion, outcome.exhausted) == (3, 20, True)
+    assert len(policy.prompts) == 3, "children that nobody can pay for reached the policy"
     assert outcome.chain is None
+
+
+def test_a_paid_score_waits_for_what_earlier_calls_leave():
+    verifier = Believer(usage=Usage(scored=1, calls=1), fingerprint="dear")
+
+    async def body(root, run):
+        return await asyncio.gather(run.extend([root], n=4), run.score(verifier, [root]), return_exceptions=True)
+
+    (_, score), _ = does(body, Backwards(MazePolicy(0.5, 8)), budget=Budget(tokens=32))
+    assert isinstance(score, BudgetExhausted)
+    assert verifier.judged == []
 
 
 def test_a_budget_that_just_suffices_is_not_exhausted():
