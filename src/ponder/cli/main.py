@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import signal
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
-from ponder.core import Budget, Sampling
 from ponder.errors import MissingExtraError, PartialError, PonderError, StudyError, UsageError
 
 if TYPE_CHECKING:
     from ponder.cli.study import Study
+    from ponder.core import Sampling
 
 T = TypeVar("T")
 
@@ -29,6 +28,7 @@ app = App(
 
     ponder curve studies/study
     """,
+    help_format="plaintext",  # rendering Markdown would double the time of --help
     version_flags=["--version"],
     result_action="return_value",
 )
@@ -137,6 +137,7 @@ def solve(
         seed: Of the samples.
     """
     from ponder.cli import verbs
+    from ponder.core import Budget, Sampling
 
     text = sys.stdin.read() if question == "-" else question
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
@@ -284,6 +285,8 @@ class Stopped(Exception):
 
 def interruptible(work: Coroutine[object, object, T], *, resume: str) -> T:
     """Run a coroutine; the first SIGINT or SIGTERM cancels it and lets it close what is open, a second SIGINT ends at once."""
+    import asyncio
+
     caught: list[int] = []
 
     async def guarded() -> T:
@@ -327,11 +330,15 @@ def partial(failed: int, folder: Path, bank: Path | None) -> PartialError:
 def _sampling(temperature: list[float] | None, top_p: list[float] | None, max_tokens: int | None) -> list[Sampling] | None:
     if temperature is None and top_p is None and max_tokens is None:
         return None
+    from ponder.core import Sampling
+
     cap = Sampling().max_tokens if max_tokens is None else max_tokens
     return [Sampling(temperature=t, top_p=p, max_tokens=cap) for t in temperature or [1.0] for p in top_p or [1.0]]
 
 
 def _budget(text: str) -> dict[str, float]:
+    from ponder.core import Budget
+
     body: dict[str, float] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
