@@ -312,12 +312,12 @@ def test_pools_that_were_dropped_from_memory_are_read_again(monkeypatch):
     bank = TableBank(table)
     chains = [Chain(question(i).messages) for i in range(6)]
     first = [sampled(bank, policy, *(ask(0, 1, chain=chain) for chain in chains))]
+    assert all(len(rows) == 1 for pool in bank._pools.values() for rows in pool.values()), "a row is held twice"
     first.append(sampled(bank, policy, *(ask(1, 2, chain=chain) for chain in chains)))
     assert policy.calls == 18
     assert [sampled(bank, policy, *(ask(*i, chain=chain) for chain in chains)) for i in ((0, 1), (1, 2))] == first
     assert policy.calls == 18
     assert len(bank._pools) <= 2
-    assert all(len(rows) == 1 for pool in bank._pools.values() for rows in pool.values()), "a row is held twice"
     assert sum(len(table.rows(ask(chain=c).pool(policy.info.fingerprint, END, Sampling(max_tokens=100)))) for c in chains) == 18
 
 
