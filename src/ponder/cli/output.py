@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.errors import StudyError
-from ponder.scaling.bootstrap import wilson
 from ponder.types import JSON
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
 
 def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bool) -> None:
     """What each strategy reached, over all problems of a cell and all its seeds; strategies in the given order."""
+    from ponder.scaling.bootstrap import wilson
+
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for run in store.runs():
         if not run.strategy.startswith("draw("):

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ponder.cli.study import Study
+from ponder.store.export import write as write_lines
 from ponder.types import JSON
 
 _PACKAGES = ("ponder-ttc", "numpy", "aiohttp", "torch", "transformers", "xllamacpp")
@@ -30,7 +31,7 @@ def provenance() -> dict[str, JSON]:
 def write_provenance(path: Path, study: Study) -> None:
     """Write it beside the study; a bank shared with other studies keeps its own."""
     body = {**provenance(), "study": study.name, "seeds": list(study.seeds), "sandbox": None}
-    path.write_text(json.dumps(body, indent=2) + "\n", "utf-8")
+    write_lines(iter([json.dumps(body, indent=2)]), path)
 
 
 def _git() -> str | None:

@@ -22,6 +22,7 @@ from ponder.errors import OracleError
 from ponder.run import Run, solve
 from ponder.spec import named, parse, render
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
+from ponder.store.journal import fault
 from ponder.types import Chain, Problem, Verdict
 
 
@@ -177,6 +178,7 @@ class _Work:
             name = run_id(cell, problem, strategy, budget)
             if self.finished.get(name, 1) == 0:
                 continue
+            fault("run-before-solve")
             outcome = await solve(
                 strategy,
                 problem.question,

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ponder.core import Budget, Sampling
 from ponder.errors import StudyError
+from ponder.store.export import write as write_lines
 
 
 class Study(BaseModel):
@@ -97,7 +98,7 @@ def write(study: Study, path: Path) -> None:
         if key in ("sampling", "budgets"):
             value = [_given(item) for item in cast("tuple[Sampling | Budget, ...]", getattr(study, key))]
         lines.append(f"{key} = {_toml(value)}")
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+    write_lines(iter(lines), path)
 
 
 def with_limit(study: Study, limit: int | None) -> Study:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ponder import spec
 from ponder.cli import output
-from ponder.cli.curve import Curves, Point, series
 from ponder.cli.main import interruptible, partial, resume_line
 from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
@@ -83,6 +82,7 @@ async def solve_one(
 
 def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
     """Table and picture of one or several studies."""
+    from ponder.cli.curve import Curves, Point, series  # NumPy: a study on an endpoint needs none
     from ponder.scaling.figure import curve_figure
 
     points: list[Point] = []

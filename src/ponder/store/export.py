@@ -51,8 +51,9 @@ def write(lines: Iterator[str], path: Path) -> int:
             count += 1
         file.flush()
         os.fsync(file.fileno())
-    fault("export-before-rename")
+    fault("file-before-rename")
     part.replace(path)
+    fault("file-after-rename")
     return count
 
 

@@ -62,12 +62,14 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _hold(path)
+        fault("lock-taken")
         try:
             self._reader = _connect(path)
             self._check_version()
         except BaseException:
             os.close(self._lock)
             raise
+        fault("schema-written")
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._failed: StoreError | None = None
         self._thread = threading.Thread(target=self._drain, name=f"journal {path.name}", daemon=True)
@@ -101,6 +103,7 @@ class Journal:
         """Write what is queued, then let go of the file."""
         self._queue.put(None)
         self._thread.join()
+        fault("journal-before-close")
         self._reader.close()
         os.close(self._lock)
 
@@ -140,6 +143,7 @@ class Journal:
             for work in group:
                 for sql, rows in work.statements:
                     writer.executemany(sql, rows)
+                    fault("commit-between-statements")
             fault("commit-before-commit")
             writer.execute("COMMIT")
             fault("commit-after-commit")

@@ -54,6 +54,7 @@ class StudyStore:
             [task, p.question.id, at, _question_json(p.question), json.dumps(p.reference, ensure_ascii=False)]
             for at, p in enumerate(problems)
         ]
+        fault("problems-before-keep")
         await self.journal.write([("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?, ?)", lines)])
 
     def problems(self, task: str) -> list[Problem]:

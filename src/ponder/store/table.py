@@ -102,6 +102,7 @@ class SqliteTable:
             [a.policy, a.status, a.usage.prompt, a.usage.cached, a.usage.completion, a.children, a.usage.seconds, a.detail]
             for a in attempts
         ]
+        fault("attempts-before-keep")
         await self.journal.write([("INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", lines)])
 
     def _row(self, pool: Pool, line: tuple[Value, ...]) -> Row:
