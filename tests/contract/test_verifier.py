@@ -18,6 +18,7 @@ from ponder.types import Chain, Score, Step, Tokens, Usage
 # Each verifier as it is tried; None where it cannot be tried without something that is not here, with the reason.
 SPECS = {
     "confidence": "confidence('marco')",
+    "noisy": "noisy(right=('right 0', 'right 2'), fpr=0.1, price=3)",
     "oracle": "oracle(fpr=0.3, fnr=0.3)",
     "recorded": "recorded('elsewhere')",
 }
