@@ -80,7 +80,11 @@ class Gguf:
         key = secrets.token_urlsafe(24)
         server = await asyncio.to_thread(_serve, self, key)
         self._stack.callback(server.close)
-        inner = openai(f"{server.url}/v1", model=self.path.stem, key=key)
+        # One request for each child: llama.cpp seeds a request, not a choice, and counts one choice of several. Probed afresh, because
+        # a port says nothing of the model behind it. A queue as long as the slots keeps them busy; its end may wait for long.
+        inner = openai(
+            f"{server.url}/v1", self.path.stem, concurrency=2 * self.slots, timeout=3600.0, many=False, fresh=True, key=key
+        )
         self._inner = await self._stack.enter_async_context(inner)
         return self
 
