@@ -1,0 +1,1 @@
+"""Engines that sample: one idea a file, all behind `ponder.core.Policy`."""
