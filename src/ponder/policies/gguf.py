@@ -6,6 +6,9 @@
 The server listens on a free port of 127.0.0.1 under a random key, with llama.cpp's sampling defaults (top-k 40, top-p 0.95,
 min-p 0.05) switched off and temperature moved before top-k and top-p, so that `Sampling` means here what it means on other engines.
 Chat templates in the file are rendered by llama.cpp's own interpreter, not by Python.
+
+Every child has a seed of its own, and yet `seed` is not claimed: logits depend in their last bits on what else is decoded and cached, and
+a long child comes out otherwise beside others than alone (seen within 200 tokens). The bank is what makes runs repeatable here.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ class Gguf:
             identity = f"{digest(self.path)} xllamacpp {version('xllamacpp')} context {self.context}"
             self._fingerprint = f"gguf-{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}"
         can: frozenset[Capability] = frozenset({"continue", "logprobs"})
-        can = can if self._inner is None else self._inner.info.capabilities
+        can = can if self._inner is None else self._inner.info.capabilities - {"n"}  # see __aenter__
         return PolicyInfo(f"gguf:{self.model}", self._fingerprint, can, self.header.parameters, self.header.kv)
 
     async def __aenter__(self) -> Gguf:
