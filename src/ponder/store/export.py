@@ -23,7 +23,7 @@ _QUERIES = {
     "score": "SELECT verifier, chain, value, raw, steps, prompt, completion, scored, calls FROM scores ORDER BY verifier, chain",
     "verdict": "SELECT task, problem, chain, grader, correct, answer, reason FROM verdicts ORDER BY task, problem, chain, grader",
     "run": "SELECT id, cell, problem, strategy, budget, outcome FROM runs ORDER BY id",
-    "event": "SELECT run, ord, kind, samples, tokens, usage, chains FROM events ORDER BY run, ord",
+    "event": "SELECT run, ord, kind AS what, samples, tokens, usage, chains FROM events ORDER BY run, ord",
 }
 _JSON_COLUMNS = frozenset({"body", "question", "reference", "outcome", "usage", "chains", "steps", "cell"})
 

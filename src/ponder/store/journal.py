@@ -14,7 +14,7 @@ import queue
 import signal
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -140,19 +140,21 @@ class Journal:
         try:
             fault("commit-before-begin")
             writer.execute("BEGIN IMMEDIATE")
-            for work in group:
-                for sql, rows in work.statements:
-                    writer.executemany(sql, rows)
-                    fault("commit-between-statements")
+            for sql, rows in _joined(group):
+                writer.executemany(sql, rows)
+                fault("commit-between-statements")
             fault("commit-before-commit")
             writer.execute("COMMIT")
             fault("commit-after-commit")
         except sqlite3.Error as cause:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
             error = StoreError(
                 f"{self.path}: cannot be written ({cause}); free the disk or the folder, then start the study again"
             )
+        except (UnicodeEncodeError, OverflowError) as cause:  # what no column can hold: lone surrogates, more than 64 bits
+            error = StoreError(f"{self.path}: a row cannot be stored ({cause}); a policy or a task gave a value that is not data")
+        if error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
             self._failed = error
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for work in group:
@@ -160,6 +162,19 @@ class Journal:
         for loop, futures in by_loop.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_wake, futures, error)
+
+
+def _joined(group: Sequence[_Work]) -> Iterator[tuple[str, Rows]]:
+    """The statements of a group in order; equal neighbours as one, which is what makes many small writes cheap."""
+    waiting, collected = "", list[Sequence[Value]]()
+    for sql, rows in (statement for work in group for statement in work.statements if statement[1]):
+        if sql != waiting and collected:
+            yield waiting, collected
+            collected = []
+        waiting = sql
+        collected.extend(rows)
+    if collected:
+        yield waiting, collected
 
 
 def _wake(futures: Sequence[asyncio.Future[None]], error: StoreError | None) -> None:

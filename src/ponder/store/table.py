@@ -24,7 +24,7 @@ class SqliteTable:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self._known: set[str] = set()
+        self._known: set[Pool] = set()
 
     def rows(self, pool: Pool) -> list[Row]:
         """All rows of a pool, oldest first. Raises `CorruptError` on a row that does not match its checksum."""
@@ -40,21 +40,21 @@ class SqliteTable:
         if not rows:
             return
         fault("sample-before-keep")
-        known = [(chain.digest, chain) for chain in prefixes]
-        new = {digest: chain for digest, chain in known if digest not in self._known}
+        new = {row.pool for row in rows} - self._known
+        bodies = {chain.digest: prefix_body(chain) for chain in prefixes} if new else {}
+        self._known |= new  # the journal commits in order: whatever names these pools from here on comes after them
         lines: list[list[Value]] = []
         for row in rows:
             values = sample_values(row)
             lines.append([*values, checksum(values), *row.pool])
         await self.journal.write(
             [
-                ("INSERT OR IGNORE INTO prefixes VALUES (?, ?)", [(digest, prefix_body(chain)) for digest, chain in new.items()]),
-                ("INSERT OR IGNORE INTO pools VALUES (NULL, ?, ?, ?, ?)", [list(pool) for pool in {row.pool for row in rows}]),
+                ("INSERT OR IGNORE INTO prefixes VALUES (?, ?)", list(bodies.items())),
+                ("INSERT OR IGNORE INTO pools VALUES (NULL, ?, ?, ?, ?)", [list(pool) for pool in new]),
                 (_SAMPLE, lines),
             ]
         )
         fault("sample-after-keep")
-        self._known.update(new)
 
     def scores(self, verifier: str, chains: Sequence[str]) -> Mapping[str, Score]:
         """The kept scores of these chain digests."""
@@ -80,18 +80,9 @@ class SqliteTable:
         for chain, score in scores.items():
             use = score.usage
             steps = json.dumps(list(score.steps))
-            raw = None if score.raw is None else float(score.raw)
-            values: list[Value] = [
-                chain,
-                float(score.value or 0.0),
-                raw,
-                steps,
-                use.prompt,
-                use.completion,
-                use.scored,
-                use.calls,
-                float(use.seconds),
-            ]
+            raw = None if score.raw is None else _real(score.raw)
+            head: list[Value] = [chain, _real(score.value or 0.0), raw, steps]
+            values = [*head, use.prompt, use.completion, use.scored, use.calls, _real(use.seconds)]
             lines.append([verifier, *values, checksum(values)])
         fault("score-before-keep")
         await self.journal.write([(f"INSERT OR IGNORE INTO scores VALUES ({', '.join('?' * 11)})", lines)])
@@ -125,18 +116,18 @@ def sample_values(row: Row) -> list[Value]:
     data = json.dumps([step.data.digest, step.data.media]) if step.data else None
     packed = pack(step.tokens) if step.tokens is not None else None
     head: list[Value] = [row.index, row.cap, row.finish, step.text]
-    return [*head, use.prompt, use.cached, use.completion, use.calls, float(use.seconds), packed, data]
+    return [*head, use.prompt, use.cached, use.completion, use.calls, _real(use.seconds), packed, data]
 
 
 def checksum(values: Iterable[Value]) -> int:
     """CRC-32 over the values with their types, as SQLite gives them back."""
-    crc = 0
-    for value in values:
-        kind = type(value).__name__[:1]
-        body = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
-        crc = zlib.crc32(b"%s%d:" % (kind.encode(), len(body)), crc)
-        crc = zlib.crc32(body, crc)
-    return crc
+    plain = [("bytes", len(value), zlib.crc32(value)) if type(value) is bytes else value for value in values]
+    return zlib.crc32(repr(plain).encode("utf-8", "surrogatepass"))
+
+
+def _real(value: float) -> float | None:
+    """A number as SQLite gives it back: it knows no NaN and no negative zero."""
+    return None if value != value else value + 0.0
 
 
 def prefix_body(chain: Chain) -> str:
