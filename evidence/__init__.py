@@ -1,0 +1,1 @@
+"""Evidence scripts: run by `make evidence NAME=...`, each writes its claims to docs/evidence/."""
