@@ -63,11 +63,14 @@ def test_a_signal_stops_within_five_seconds_and_the_printed_command_goes_on(numb
     assert exported(folder) == exported(other)
 
 
-def test_a_shared_bank_stands_in_the_command_to_go_on(tmp_path: Path) -> None:
+def test_a_study_with_a_shared_bank_goes_on_with_it(tmp_path: Path) -> None:
     process = started(["run", *LASTING, "--out", "s", "--bank", "the bank.db"], tmp_path / "s" / "study.db", tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert resume_command(err) == ["run", "s", "--bank", "the bank.db"]
+    assert resume_command(err) == ["run", "s"]
+    assert cli("run", "s", "--policy", "maze(0.6, 4)", cwd=tmp_path).returncode == 0
+    assert len(kept(tmp_path, file="the bank.db")["samples"]) == 12 * 8
+    assert kept(tmp_path / "s")["samples"] == []
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ class Curves:
     def _verdicts(self, task: str, problem: Problem) -> dict[str, Verdict]:
         key = task, problem.question.id
         if key not in self._judged:
-            [grader] = self.table.journal.read("SELECT max(grader) FROM verdicts WHERE task = ?", [task])
+            [grader] = self.store.journal.read("SELECT max(grader) FROM verdicts WHERE task = ?", [task])
             self._judged[key] = self.store.verdicts(*key, str(grader[0]))
         return self._judged[key]
 

@@ -94,6 +94,7 @@ def run(
         "seeds": seed,
         "concurrency": concurrency,
         "name": name,
+        "bank": str(bank.absolute()) if bank else None,
         "allow_oracle": allow_oracle or None,
         "sampling": _sampling(temperature, top_p, max_tokens),
         "budgets": [_budget(text) for text in budget] if budget else None,
@@ -109,7 +110,7 @@ def run(
     elif not (task and policy and strategy):
         raise UsageError("run: give a study file, or --task, --policy and --strategy; `ponder run --help` has examples")
     checked: Study = check(options, where)
-    verbs.run(checked, out, bank, dry_run=dry_run, as_json=json)
+    verbs.run(checked, out, dry_run=dry_run, as_json=json)
 
 
 @app.command
@@ -315,15 +316,15 @@ def interruptible(work: Coroutine[object, object, T], *, resume: str) -> T:
         raise Stopped(128 + caught[0]) from None
 
 
-def resume_line(folder: Path, bank: Path | None) -> str:
+def resume_line(folder: Path) -> str:
     """The command that goes on with a study."""
-    return shlex.join(["ponder", "run", str(folder), *(["--bank", str(bank)] if bank else [])])
+    return shlex.join(["ponder", "run", str(folder)])
 
 
-def partial(failed: int, folder: Path, bank: Path | None) -> PartialError:
+def partial(failed: int, folder: Path) -> PartialError:
     """What a study with failed samples ends with."""
     return PartialError(
-        f"{failed} samples failed and are no answers; all others are kept in {folder}; draw them again with: {resume_line(folder, bank)}"
+        f"{failed} samples failed and are no answers; all others are kept in {folder}; draw them again with: {resume_line(folder)}"
     )
 
 

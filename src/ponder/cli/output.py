@@ -18,7 +18,7 @@ from ponder.types import JSON
 if TYPE_CHECKING:
     from ponder.cli.curve import Point
     from ponder.cli.runner import Progress, Runner
-    from ponder.store import RunRecord, StudyStore
+    from ponder.store import Journal, RunRecord, StudyStore
 
 
 def clean(text: str) -> str:
@@ -102,8 +102,8 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
         print(f"ponder: kept in {where}; curve: ponder curve {where}", file=sys.stderr)
 
 
-def problems(store: StudyStore, problem: str | None, *, as_json: bool) -> None:
-    """A line for each problem, or for each run of one."""
+def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: bool) -> None:
+    """A line for each problem, or for each run of one; texts are in the bank."""
     runs = [run for run in store.runs() if not run.strategy.startswith("draw(")]
     if problem is None:
         for name in dict.fromkeys(run.problem for run in runs):
@@ -116,7 +116,7 @@ def problems(store: StudyStore, problem: str | None, *, as_json: bool) -> None:
     if not mine:
         raise StudyError(f"there is no problem {problem!r} in this study; `ponder show STUDY` lists them")
     for run in mine:
-        text = _text(store, run)
+        text = _text(store, bank, run)
         body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "text": text}
         if as_json:
             print(json.dumps(body, ensure_ascii=False))
@@ -202,7 +202,7 @@ def download(name: str) -> Iterator[Callable[[int, int | None], None]]:
         print(file=sys.stderr)
 
 
-def _text(store: StudyStore, run: RunRecord) -> str | None:
+def _text(store: StudyStore, bank: Journal, run: RunRecord) -> str | None:
     """The text a run proposed, found in the pools of its cell."""
     if run.chain is None:
         return None
@@ -211,7 +211,7 @@ def _text(store: StudyStore, run: RunRecord) -> str | None:
     cell = json.loads(run.cell)
     for one in store.problems(cell["problems"]):
         if one.question.id == run.problem:
-            for (text,) in store.journal.read(
+            for (text,) in bank.read(
                 "SELECT text FROM samples JOIN pools ON pools.id = samples.pool WHERE policy = ? AND chain = ?",
                 [cell["fingerprint"], chain_digest(one.question.messages, "")],
             ):

@@ -9,6 +9,7 @@
     seeds = [0]
     sampling = [{temperature = 1.0}]
     budgets = [{}]                # or {samples = 16}, {tokens = 4000}, ...
+    bank = "shared.db"            # samples and scores are kept there, for other studies too; left out, in the study's own folder
 
 Unknown keys are refused with the nearest name and the place.
 """
@@ -47,6 +48,7 @@ class Study(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1)
     allow_oracle: bool = False
+    bank: str | None = Field(default=None, min_length=1)
 
     @property
     def expanded(self) -> list[str]:

@@ -24,7 +24,7 @@ from ponder.types import Question, user
 STUDY_FILE = "study.db"
 
 
-def run(study: Study, out: Path | None, bank: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Run a study in its folder; ends with what each strategy reached."""
     runner = Runner(study)
     if dry_run:
@@ -33,14 +33,14 @@ def run(study: Study, out: Path | None, bank: Path | None, *, dry_run: bool, as_
     where = folder(study, out)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(where / STUDY_FILE))
-        bank_journal = stack.enter_context(Journal(bank)) if bank else None
+        bank_journal = stack.enter_context(Journal(Path(study.bank))) if study.bank else None
         write(study, where / "study.resolved.toml")
         write_provenance(where / "provenance.json", study)
         with output.progress() as report:
-            done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where, bank))
+            done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
         output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
     if done.failed:
-        raise partial(done.failed, where, bank)
+        raise partial(done.failed, where)
 
 
 async def solve_one(
@@ -111,8 +111,8 @@ def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
 def show(where: Path, problem: str | None, *, as_json: bool) -> None:
     """The problems of a study, or one of them."""
     with ExitStack() as stack:
-        _, journal, _ = open_study(where, stack)
-        output.problems(StudyStore(journal), problem, as_json=as_json)
+        _, journal, table = open_study(where, stack)
+        output.problems(StudyStore(journal), table.journal, problem, as_json=as_json)
 
 
 def ls(what: str, *, as_json: bool) -> None:
@@ -144,8 +144,10 @@ def pull_model(name: str) -> None:
 def export(where: Path, file: Path) -> None:
     """Write the canonical export."""
     with ExitStack() as stack:
-        _, journal, _ = open_study(where, stack)
-        count = write_lines(canonical(journal), file)
+        study, journal, table = open_study(where, stack)
+        count = write_lines(canonical(journal, table.journal), file)
+    if study.bank:
+        print(f"ponder: with all samples and scores of the shared bank {study.bank}", file=sys.stderr)
     print(f"ponder: {count} lines in {file}", file=sys.stderr)
 
 
@@ -159,9 +161,10 @@ def train(what: str, size: str, seed: int, out: Path, checkpoints: int, steps: i
 
 
 def open_study(where: Path, stack: ExitStack) -> tuple[Study, Journal, SqliteTable]:
-    """The study in a folder, for reading."""
+    """The study in a folder and the table of its samples, for reading; another process may be at work in it."""
     if not (where / STUDY_FILE).exists():
         raise StudyError(f"{where}: holds no study ({STUDY_FILE} is missing); `ponder ls` lists the studies below this folder")
     study = read(where / "study.resolved.toml")
-    journal = stack.enter_context(Journal(where / STUDY_FILE))
-    return study, journal, SqliteTable(journal)
+    journal = stack.enter_context(Journal(where / STUDY_FILE, hold=False))
+    bank = stack.enter_context(Journal(Path(study.bank), hold=False)) if study.bank else journal
+    return study, journal, SqliteTable(bank)

@@ -25,14 +25,15 @@ _QUERIES = {
     "run": "SELECT id, cell, problem, strategy, budget, outcome FROM runs ORDER BY id",
     "event": "SELECT run, ord, kind AS what, samples, tokens, usage, chains FROM events ORDER BY run, ord",
 }
+_IN_BANK = frozenset({"prefix", "sample", "score"})
 _JSON_COLUMNS = frozenset({"body", "question", "reference", "outcome", "usage", "chains", "steps", "cell"})
 
 
-def canonical(journal: Journal) -> Iterator[str]:
-    """The lines of the canonical export."""
+def canonical(journal: Journal, bank: Journal | None = None) -> Iterator[str]:
+    """The lines of the canonical export; `bank` is the file of samples and scores where that is another one."""
     for kind, query in _QUERIES.items():
         names = [column.split(" AS ")[-1].strip(" '") for column in query.split(" FROM ")[0].removeprefix("SELECT ").split(",")]
-        for line in journal.read(query):
+        for line in (bank if bank and kind in _IN_BANK else journal).read(query):
             body: dict[str, JSON] = {}
             for name, value in zip(names, line, strict=True):
                 body[name] = (

@@ -57,17 +57,24 @@ class _Work(NamedTuple):
 
 
 class Journal:
-    """An open study file. Use as a context manager, or `close` it."""
+    """An open study file. Use as a context manager, or `close` it.
 
-    def __init__(self, path: Path) -> None:
+    hold: be the one process that writes to it; without, it is only read, as it stood at the first look, and another may hold it.
+    """
+
+    def __init__(self, path: Path, *, hold: bool = True) -> None:
         self.path = path
-        self._lock = _hold(path)
+        self._lock = _hold(path) if hold else None
         fault("lock-taken")
         try:
             self._reader = _connect(path)
             self._check_version()
+            if not hold:
+                self._reader.execute("PRAGMA query_only = ON")
+                self._reader.execute("BEGIN")
         except BaseException:
-            os.close(self._lock)
+            if self._lock is not None:
+                os.close(self._lock)
             raise
         fault("schema-written")
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -85,6 +92,8 @@ class Journal:
         """Execute each statement for each of its rows; returns once all of them are durable. All or nothing."""
         if self._failed:
             raise self._failed
+        if self._lock is None:
+            raise StoreError(f"{self.path}: was opened to be read")
         loop = asyncio.get_running_loop()
         work = _Work(statements, loop.create_future(), loop)
         self._queue.put(work)
@@ -105,10 +114,13 @@ class Journal:
         self._thread.join()
         fault("journal-before-close")
         self._reader.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _check_version(self) -> None:
         [[version]] = self.read("PRAGMA user_version")
+        if version == 0 and self._lock is None:
+            raise StoreError(f"{self.path}: holds no study yet; start it with `ponder run`")
         if version == 0:
             self._reader.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
