@@ -128,8 +128,8 @@ class Run:
     ) -> list[Chain]:
         """`len(chains) * n` children, parent-major, each its parent with one step more.
 
-        Raises `BudgetExhausted` if nothing is left, `CapabilityError` if the engine cannot go on from a partial answer, `ValueError`
-        on a finished chain. Children that the budget cannot pay for are `cancelled`; children that failed are finished by `error`.
+        Raises `BudgetExhausted` if nothing is left, `CapabilityError` if this makes or continues a partial answer and the engine
+        cannot go on from one, `ValueError` on a finished chain. Children that the budget cannot pay for are `cancelled`; children that failed are finished by `error`.
         """
         policy, sampling = policy or self.policy, sampling or self.sampling
         self._check(chains, n, until, policy)
@@ -281,9 +281,9 @@ class Run:
         for chain in chains:
             if chain.finish is not None:
                 chain.then(Step(""))  # raises with the reason
-            if chain.steps and "continue" not in policy.info.capabilities:
+            if (chain.steps or until != END) and "continue" not in policy.info.capabilities:
                 raise CapabilityError(
-                    f"{policy.info.name}: cannot go on from a partial answer (no 'continue' capability), which this strategy needs; "
+                    f"{policy.info.name}: cannot go on from a partial answer (no 'continue' capability), which steps need; "
                     "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
                 )
 

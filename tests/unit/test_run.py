@@ -68,9 +68,16 @@ def test_an_engine_that_cannot_go_on_is_refused_before_it_is_asked():
     with pytest.raises(CapabilityError) as caught:
         does(lambda root, run: run.extend([root, root.then(Step("so far"))]), policy)
     assert str(caught.value) == (
-        "scripted: cannot go on from a partial answer (no 'continue' capability), which this strategy needs; "
+        "scripted: cannot go on from a partial answer (no 'continue' capability), which steps need; "
         "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
     )
+    assert policy.asked == []
+
+
+def test_an_engine_that_cannot_go_on_is_refused_before_the_first_step_is_paid_for():
+    policy = Scripted([said("x", 1)], capabilities=frozenset({"seed"}))
+    with pytest.raises(CapabilityError):
+        does(lambda root, run: run.extend([root], until=LINE), policy)
     assert policy.asked == []
 
 
