@@ -1,0 +1,1 @@
+"""Samples in, weights out; torch is imported inside functions."""

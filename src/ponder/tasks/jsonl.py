@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ponder.graders.compare import Comparison, choice, exact, numeric
-
 from ponder.core import Task
 from ponder.errors import DataError, UsageError
 from ponder.graders.answer import numeric_answer, stated_answer
+from ponder.graders.compare import Comparison, choice, exact, numeric
 from ponder.graders.extract import Rule, extract
 from ponder.types import JSON, Message, Problem, Question, Role, Verdict
 

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.graders.compare import numeric
-
 from ponder.core import Task
 from ponder.errors import UsageError
+from ponder.graders.compare import numeric
 from ponder.graders.countdown import canonical, check
 from ponder.graders.extract import Rule, extract, numeric_key
 from ponder.lab.problems import CHAIN_SIZES, COUNTDOWN_SIZES, Family, Split, countdown_expression, problems
