@@ -46,7 +46,11 @@ async def _server(url: str, model: str, *, fresh: bool) -> dict[str, JSON]:
     policy = openai(url, model, fresh=fresh)
     async with policy:
         info = policy.info
-        body: dict[str, JSON] = {"name": info.name, "fingerprint": info.fingerprint, "capabilities": sorted(info.capabilities)}
+        body: dict[str, JSON] = {
+            "name": info.name,
+            "fingerprint": info.fingerprint,
+            "capabilities": [str(one) for one in sorted(info.capabilities)],
+        }
         found = getattr(policy, "probed", None)
         if found is not None:
             body |= asdict(found)

@@ -80,7 +80,8 @@ def check(body: dict[str, object], where: str, text: str = "") -> Study:
         problem = error.errors()[0]
         key = str(problem["loc"][0]) if problem["loc"] else ""
         path = ".".join(map(str, problem["loc"]))
-        place = _place(text, str(problem["loc"][-1]) if problem["loc"] else "")
+        keys = [part for part in reversed(problem["loc"]) if isinstance(part, str)]
+        place = next(filter(None, (_place(text, key) for key in keys)), "")
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             name = str(problem["loc"][-1])
             known = [*Study.model_fields] if name == key else [f.name for f in (*fields(Sampling), *fields(Budget))]
