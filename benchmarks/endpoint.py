@@ -90,7 +90,11 @@ def main() -> None:
     body["seconds"] = {name: round(one.seconds, 2) for name, one in found.items()}
     body["arms"] = {name: asdict(one) for name, one in found.items()}
     body["not_measured"] = reasons
-    body["endpoint"] = {"latency_seconds": LATENCY, "log": 0, "note": "server and client share the cores; arms ran one after another"}
+    body["endpoint"] = {
+        "latency_seconds": LATENCY,
+        "log": 0,
+        "note": "server and client share the cores; arms ran one after another",
+    }
     report("endpoint", targets, {**body, "versions": versions("ponder-ttc", "aiohttp", "numpy")})
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.lab [--size base] [--seconds 10]
 
 64 samples of each of eight problems, four of either family, to their ends, at temperature 1. Tokens are those written up to and including the end;
-what a batch computes beyond it (padding, in generate) does not count. Arms run one after another.
+what a batch computes beyond it (padding, in generate) does not count. Arms run one after another, each in a process of its own:
+policy (what a study uses), engine (one process, BLAS threads as they come, then one), pool (a worker for each core), hf_generate (2 threads).
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +23,11 @@ from pathlib import Path
 from benchmarks.common import Target, repeat, report, say, versions
 
 THREADS = 2
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ARMS = {"policy": 0, "engine": 0, "engine_1_thread": 1, "pool": 0, "hf_generate": THREADS}
+"""Threads that the environment asks for; 0 leaves it as it is, which is what a user has."""
+
+PROBLEMS = 8
 SAMPLES = 64
 MAX_TOKENS = 224
 SLOTS = 256  # sequences in one generate: as many as ponder's engine has under way
@@ -28,45 +37,71 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lab")
     parser.add_argument("--size", default="base", help="small, base, large, or a folder of weights (default: base)")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each arm, after one unmeasured round (default: 10)")
+    parser.add_argument("--arm", choices=list(ARMS), help="only this one, in this process; prints tokens and seconds")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+    if options.arm:
+        print(json.dumps(measure(options.arm, options.size, options.seconds)), flush=True)
+        return
     from ponder.lab import fingerprint
-    from ponder.tasks.lab import chain, countdown
 
-    questions = [problem.question.messages[0].text for task in (countdown(n=4), chain(n=4)) for problem in task.problems]
-    arms = {"policy": policy_arm, "engine": engine_arm, "pool": pool_arm, "hf_generate": hf_arm}
     rates: dict[str, float | None] = {}
     seconds: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    for name, make in arms.items():
-        try:
-            work = make(options.size, questions)
-        except ImportError as error:
-            rates[name], reasons[name] = None, str(error)
-            say(f"{name:12s} not measured: {error}")
+    for name, threads in ARMS.items():
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.lab",
+            "--arm",
+            name,
+            "--size",
+            options.size,
+            "--seconds",
+            str(options.seconds),
+        ]
+        environment = os.environ | (dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {})
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+        found = json.loads(run.stdout.strip().splitlines()[-1])
+        if "reason" in found:
+            rates[name], reasons[name] = None, found["reason"]
+            say(f"{name:16s} not measured: {found['reason']}")
             continue
-        work()
-        tokens, seconds[name] = repeat(work, options.seconds)
-        rates[name] = round(tokens / seconds[name], 1)
-        say(f"{name:12s} {rates[name]:10,.0f} tokens/s over {seconds[name]:.1f} s")
+        rates[name], seconds[name] = round(found["tokens"] / found["seconds"], 1), found["seconds"]
+        say(f"{name:16s} {rates[name]:10,.0f} tokens/s over {seconds[name]:.1f} s")
     ours, theirs = rates["policy"], rates["hf_generate"]
     targets = [
         Target("lab tokens/s", ours, 10_000, "tokens/s"),
         Target("lab tokens/s, wished for", ours, 20_000, "tokens/s"),
-        Target("lab / hf_generate", ours / theirs if ours and theirs else None, 1.0, "x"),
     ]
     body: dict[str, object] = {
         "tokens_per_second": rates,
+        "policy_over_hf_generate": round(ours / theirs, 2) if ours and theirs else None,
         "seconds": {name: round(taken, 2) for name, taken in seconds.items()},
         "not_measured": reasons,
         "size": options.size,
         "weights": fingerprint(options.size),
-        "problems": len(questions),
+        "problems": PROBLEMS,
         "samples": SAMPLES,
-        "threads": THREADS,
+        "threads": {name: threads or "as they come" for name, threads in ARMS.items()},
         "versions": versions("ponder-ttc", "numpy", "torch", "transformers"),
     }
     report("lab", targets, body)
+
+
+def measure(arm: str, size: str, seconds: float) -> dict[str, object]:
+    """Tokens and seconds of one arm after a round of warm-up, or the reason why it cannot be run here."""
+    from ponder.tasks.lab import chain, countdown
+
+    tasks = countdown(n=PROBLEMS // 2), chain(n=PROBLEMS // 2)
+    questions = [problem.question.messages[0].text for task in tasks for problem in task.problems]
+    make = {"policy": policy_arm, "pool": pool_arm, "hf_generate": hf_arm}.get(arm, engine_arm)
+    try:
+        work = make(size, questions)
+    except ImportError as error:
+        return {"reason": str(error)}
+    work()
+    tokens, taken = repeat(work, seconds)
+    return {"tokens": tokens, "seconds": taken}
 
 
 def policy_arm(size: str, questions: list[str]) -> Callable[[], int]:

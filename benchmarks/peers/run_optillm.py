@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,21 +21,23 @@ from shared import MAX_TOKENS, Load, finish
 OWN_SAMPLES = 5
 
 
-async def main(url: str, at_once: int) -> None:
+def main(url: str, at_once: int) -> None:
     with tempfile.TemporaryDirectory() as folder:  # it loads plugins from the folder it is started in
-        port = free_port()
+        port, log = free_port(), Path(folder) / "log"
         command = [str(Path(sys.executable).with_name("optillm")), "--base-url", url, "--port", str(port), "--log", "error"]
-        log = Path(folder) / "log"  # a line for each request
-        with log.open("w") as file:
-            environment = {**os.environ, "OPENAI_API_KEY": "none"}
+        environment = {**os.environ, "OPENAI_API_KEY": "none"}
+        with log.open("w") as file:  # it writes a line for each request
             server = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
             )
         try:
-            await wait_ready(port, server, log)
-            done, failed = await ask(f"http://127.0.0.1:{port}/v1/chat/completions", at_once)
+            if not asyncio.run(ready(port, server)):
+                raise SystemExit(
+                    f"optillm's server was not ready within 60 s (exit code {server.poll()}): {log.read_text()[-500:]}"
+                )
+            done, failed = asyncio.run(ask(f"http://127.0.0.1:{port}/v1/chat/completions", at_once))
         finally:
-            server.send_signal(signal.SIGTERM)
+            server.terminate()
             server.wait(20)
     finish(done, "optillm", "openai", questions_at_once=at_once, failed_questions=failed)
 
@@ -60,16 +61,16 @@ async def ask(url: str, at_once: int) -> tuple[int, int]:
     return done, failed
 
 
-async def wait_ready(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+async def ready(port: int, server: subprocess.Popen[bytes]) -> bool:
     until = time.monotonic() + 60
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < until and server.poll() is None:
             try:
                 async with session.get(f"http://127.0.0.1:{port}/health"):
-                    return
+                    return True
             except aiohttp.ClientError:
                 await asyncio.sleep(0.1)
-    raise SystemExit(f"optillm's server was not ready within 60 s (exit code {server.poll()}): {log.read_text()[-500:]}")
+    return False
 
 
 def free_port() -> int:
@@ -78,4 +79,4 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+main(sys.argv[1], int(sys.argv[2]))

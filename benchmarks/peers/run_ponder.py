@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from shared import IN_FLIGHT, MAX_TOKENS, SAMPLES, TEMPERATURE, Load, finish
+
 from ponder.bank import TableBank
 from ponder.core import Attempt, Sampling
 from ponder.graders.answer import stated_answer
@@ -16,7 +18,6 @@ from ponder.run import solve
 from ponder.store import Journal, SqliteTable
 from ponder.strategies.self_consistency import SelfConsistency
 from ponder.types import Question, user
-from shared import IN_FLIGHT, MAX_TOKENS, SAMPLES, TEMPERATURE, Load, finish
 
 BUILD = Path(__file__).parents[2] / "build"
 
@@ -44,10 +45,21 @@ async def main(url: str, journal: Journal, *, many: bool, questions_at_once: int
         await asyncio.gather(*(worker() for _ in range(questions_at_once)))
         await table.keep_attempts(attempts)
     [[durable]] = journal.read("SELECT count(*) FROM samples")
-    finish(done, "ponder-ttc", "aiohttp", questions_at_once=questions_at_once, durable=durable, answered_questions=answered, failed=failed)
+    finish(
+        done,
+        "ponder-ttc",
+        "aiohttp",
+        questions_at_once=questions_at_once,
+        durable=durable,
+        answered_questions=answered,
+        failed=failed,
+    )
 
 
 BUILD.mkdir(exist_ok=True)
-with tempfile.TemporaryDirectory(dir=BUILD, prefix="bench-") as folder, Journal(Path(folder) / "study.db") as opened:  # on a real disk
+with (
+    tempfile.TemporaryDirectory(dir=BUILD, prefix="bench-") as folder,
+    Journal(Path(folder) / "study.db") as opened,
+):  # on a real disk
     os.environ["PONDER_CACHE"] = folder  # what was probed of a server that lives for seconds is not worth remembering
     asyncio.run(main(sys.argv[1], opened, many=sys.argv[2] == "many", questions_at_once=int(sys.argv[3])))
