@@ -127,7 +127,7 @@ def _toml(value: object) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(_toml, value)) + "]"
         case str():
-            return json.dumps(value)
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # all else that TOML escapes, JSON does
         case _:
             return repr(value)
 
