@@ -20,7 +20,9 @@ def report(url: str | None, model: str, *, fresh: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(body))
         return
-    output.table(["what", "is"], [[key, _text(value)] for key, value in body.items()])
+    width = max(map(len, body))
+    for key, value in body.items():
+        print(f"{key.ljust(width)}  {output.clean(_text(value))}")
 
 
 def _machine() -> dict[str, JSON]:
@@ -60,4 +62,4 @@ async def _server(url: str, model: str, *, fresh: bool) -> dict[str, JSON]:
 def _text(value: JSON) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
