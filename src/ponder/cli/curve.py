@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
-from ponder.bank import Row
+from ponder.bank import Row, replay
 from ponder.cli.runner import parse_strategy, verdict_key
 from ponder.cli.study import Study
 from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier, parts
@@ -116,10 +116,10 @@ class Curves:
             self.notes.append(f"{missing} samples failed and count as wrong; start the study again to draw them")
         label = f"{head['task']} | {head['policy']} | {head['sampling']}"
         mine = [run for run in runs if run.cell in cells]
-        firsts: dict[str, Strategy] = {}
-        for strategy in self.strategies:
-            firsts.setdefault(line_of(strategy), strategy)
-        for strategy in firsts.values() if problems else ():
+        widest: dict[str, Strategy] = {}  # of several sizes of one strategy, the largest has the points of all
+        for strategy in sorted(self.strategies, key=lambda strategy: -getattr(strategy, "n", 1)):
+            widest.setdefault(line_of(strategy), strategy)
+        for strategy in [widest[line] for line in dict.fromkeys(map(line_of, self.strategies))] if problems else ():
             bound = any(getattr(part, "__spec__", "") == "oracle" for part in parts(strategy))
             estimated = self._estimate(strategy, slices, cells, problems)
             how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
@@ -139,8 +139,11 @@ class Curves:
     def _rows(self, cell: dict[str, str], problem: Problem) -> dict[int, Row]:
         sampling = _sampling(cell["sampling"])
         ask = Ask(Chain(problem.question.messages), (), str(cell["seed"]))
-        rows = self.table.rows(ask.pool(cell["fingerprint"], END, sampling))
-        return {row.index: row for row in rows if row.index < self.study.slice}
+        drawn: dict[int, list[Row]] = {}
+        for row in self.table.rows(ask.pool(cell["fingerprint"], END, sampling)):
+            drawn.setdefault(row.index, []).append(row)
+        under = ((index, replay(rows, sampling.max_tokens)) for index, rows in drawn.items() if index < self.study.slice)
+        return {index: row for index, row in under if row is not None}
 
     def _slice(self, cell: dict[str, str], problems: Sequence[Problem]) -> Slice:
         shape = (len(problems), self.study.slice)
