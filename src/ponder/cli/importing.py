@@ -138,6 +138,7 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
             raise DataError(f"{place}: is not an imported problem ({error!r}); `ponder import --help` shows the form") from None
         if not samples:
             raise DataError(f"{place}: problem {name!r} has no samples")
+        _check_texts(samples, place)
         if name in seen:
             raise DataError(f"{place}: problem {name!r} stands in the file twice")
         seen.add(name)
@@ -146,6 +147,17 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
         yield Problem(Question(name, (user(question),), metadata), body.get("gold")), samples
     if not seen:
         raise DataError(f"{file}: holds no problem; one JSON object a line is expected")
+
+
+def _check_texts(samples: Sequence[Sample], place: str) -> None:
+    """Verdicts and scores are kept by text: equal ones must have been judged alike."""
+    first: dict[str, int] = {}
+    for at, sample in enumerate(samples):
+        other = first.setdefault(sample.text, at)
+        if (sample.answer, sample.correct, sample.score) != (samples[other].answer, samples[other].correct, samples[other].score):
+            raise DataError(
+                f"{place}: samples {other} and {at} have the same text, but not the same answer, verdict and score; mend one of them"
+            )
 
 
 def _sample(one: dict[str, JSON], at: int, place: str) -> Sample:
