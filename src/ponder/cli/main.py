@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -115,7 +116,7 @@ def run(
 
 @app.command
 def solve(
-    question: str,
+    question: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     policy: str,
@@ -342,16 +343,22 @@ def _budget(text: str) -> dict[str, float]:
 
     body: dict[str, float] = {}
     for part in text.split(","):
-        key, _, value = part.partition("=")
-        if key.strip() not in ("samples", "tokens", "calls", "seconds", "money"):
-            raise StudyError(
-                f"budget {text!r}: {key.strip()!r} is not one of samples, tokens, calls, seconds, money; write samples=16"
-            )
+        key, _, value = (word.strip() for word in part.partition("="))
+        if key not in ("samples", "tokens", "calls", "seconds", "money"):
+            raise StudyError(f"budget {text!r}: {key!r} is not one of samples, tokens, calls, seconds, money; write samples=16")
+        if key in body:
+            raise StudyError(f"budget {text!r}: {key!r} is given twice")
         try:
             number = float(value)
         except ValueError:
-            raise StudyError(f"budget {text!r}: {value!r} is not a number; write {key.strip()}=16") from None
-        body[key.strip()] = number if key.strip() in ("seconds", "money") else int(number)
+            number = math.nan
+        if not math.isfinite(number):
+            raise StudyError(f"budget {text!r}: {value!r} is not a number; write {key}=16")
+        if key not in ("seconds", "money"):
+            if number != int(number):
+                raise StudyError(f"budget {text!r}: {key} are counted in whole numbers; write {key}={int(number)}")
+            number = int(number)
+        body[key] = number
     Budget(**body)  # type: ignore[arg-type]  # checked here, so that the message names the budget
     return body
 

@@ -45,7 +45,7 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
     """Accuracy against tokens, a line for each point, a block for each cell."""
     if as_json:
         for point in points:
-            print(json.dumps(asdict(point), ensure_ascii=False))
+            print(json.dumps(asdict(point)))
         return
     for cell in dict.fromkeys(point.cell for point in points):
         group = [point for point in points if point.cell == cell]
@@ -93,7 +93,7 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
             "study": str(where),
         }
         if as_json:
-            print(json.dumps(body, ensure_ascii=False))
+            print(json.dumps(body))
         mark = " (upper bound)" if body["oracle"] else ""
         accuracy = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
         rows.append([f"{strategy}{mark}", cell_name, budget, str(n), accuracy, f"{samples:.1f}", f"{tokens:.0f}", str(silent)])
@@ -110,7 +110,7 @@ def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: 
             mine = [run for run in runs if run.problem == name]
             right = sum(run.correct for run in mine)
             body: dict[str, JSON] = {"problem": name, "runs": len(mine), "correct": right}
-            print(json.dumps(body, ensure_ascii=False) if as_json else f"{clean(name)}  {right} of {len(mine)} runs right")
+            print(json.dumps(body) if as_json else f"{clean(name)}  {right} of {len(mine)} runs right")
         return
     mine = [run for run in runs if run.problem == problem]
     if not mine:
@@ -119,7 +119,7 @@ def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: 
         text = _text(store, bank, run)
         body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "text": text}
         if as_json:
-            print(json.dumps(body, ensure_ascii=False))
+            print(json.dumps(body))
         else:
             print(
                 f"\n{run.strategy}  budget {run.budget}: {clean(run.answer or 'no answer')}  {'right' if run.correct else 'wrong'}"

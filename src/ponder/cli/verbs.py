@@ -66,7 +66,7 @@ async def solve_one(
             "failed": outcome.failed,
             "exhausted": outcome.exhausted,
         }
-        print(json.dumps(body, ensure_ascii=False))
+        print(json.dumps(body))
         return
     if outcome.chain is None:
         why = "the budget ran out" if outcome.exhausted else "no sample gave an answer, or the strategy abstained"

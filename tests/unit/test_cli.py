@@ -1,0 +1,255 @@
+"""What the command line reads and prints: stdout is data, stderr is chatter, and text of a model cannot steer a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import unicodedata
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import Flaky, Scripted
+from ponder.cli import output
+from ponder.cli.main import _budget, run_app
+from ponder.core import Budget
+from ponder.errors import PartialError
+from ponder.store import Journal
+from ponder.testing import MazePolicy
+from studies import cli, command, kept, options, resume_command
+
+VOTE = options("self_consistency(n=4)", task="maze(n=3)", slice=4)
+
+
+def called(capsys, *words):
+    """Exit code, stdout and stderr of a command line run in this process."""
+    code = run_app(list(map(str, words)))
+    got = capsys.readouterr()
+    return code, got.out, got.err
+
+
+def objects(out):
+    """Every line of an output as JSON: fails on anything else."""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_json_is_one_object_a_line_and_nothing_else(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, "run", *VOTE, "--json")
+    [summary] = objects(out)
+    assert (code, summary["strategy"], summary["n"]) == (0, "self_consistency(n=4)", 3)
+    assert err.count("\n") == 1, "progress alone"
+    study = summary["study"]
+    for words, least in (
+        (["curve", study], 4),
+        (["show", study], 3),
+        (["show", study, "maze-0"], 1),
+        (["ls"], 1),
+        (["ls", "tasks"], 4),
+    ):
+        code, out, _ = called(capsys, *words, "--json")
+        assert code == 0
+        assert len(objects(out)) >= least
+    assert objects(called(capsys, "solve", "Which way?", "--policy", "maze(1.0, 2)", "--json")[1]) == [
+        {
+            "answer": "a a",
+            "text": "a\na\n",
+            "samples": 1,
+            "usage": {"prompt": 1, "cached": 0, "completion": 2, "scored": 0, "calls": 1, "seconds": 0.0},
+            "failed": 0,
+            "exhausted": False,
+        }
+    ]
+
+
+def test_people_get_tables_on_stdout_and_chatter_on_stderr(capsys, tmp_path):
+    _, out, err = called(capsys, "run", *VOTE, "--out", tmp_path / "s")
+    assert out.splitlines()[0].split()[:2] == ["strategy", "task"]
+    assert "ponder:" not in out
+    assert f"curve: ponder curve {tmp_path / 's'}" in err
+    _, out, err = called(capsys, "solve", "Which way?", "--policy", "maze(1.0, 2)")
+    assert out == "a\na\n\n"
+    assert "1 samples, 2 completion tokens" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("samples=16", Budget(samples=16)),
+        ("tokens=4000,seconds=0.5", Budget(tokens=4000, seconds=0.5)),
+        (" calls = 3 , money=0.25", Budget(calls=3, money=0.25)),
+    ],
+)
+def test_a_budget_on_the_command_line_is_the_budget_of_the_runs(capsys, tmp_path, text, budget):
+    code, _, err = called(
+        capsys, "run", *options("sample", task="maze(n=1)", slice=0), "--budget", text, "--out", tmp_path / "s", "--dry-run"
+    )
+    assert code == 0, err
+    assert Budget(**_budget(text)) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample=16", "budget 'sample=16': 'sample' is not one of samples, tokens, calls, seconds, money; write samples=16"),
+        ("16", "budget '16': '16' is not one of samples, tokens, calls, seconds, money; write samples=16"),
+        ("samples=many", "budget 'samples=many': 'many' is not a number; write samples=16"),
+        ("samples=2.5", "budget 'samples=2.5': samples are counted in whole numbers; write samples=2"),
+        ("samples=nan", "budget 'samples=nan': 'nan' is not a number; write samples=16"),
+        ("seconds=inf", "budget 'seconds=inf': 'inf' is not a number; write seconds=16"),
+        ("tokens=0", "budget tokens=0 cannot buy anything: it must be above 0, or left out for no bound"),
+        ("samples=1,samples=2", "budget 'samples=1,samples=2': 'samples' is given twice"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(capsys, tmp_path, text, message):
+    assert called(capsys, "run", *VOTE, "--budget", text, "--out", tmp_path / "s") == (2, "", f"ponder: {message}\n")
+    assert not (tmp_path / "s").exists()
+    assert called(capsys, "solve", "Why?", "--policy", "maze", "--budget", text) == (2, "", f"ponder: {message}\n")
+
+
+def test_a_dry_run_spends_nothing_and_bounds_the_real_one(capsys, tmp_path):
+    for strategies, more in (
+        (["self_consistency(n=4)", "adaptive_consistency(n=9)"], []),
+        (["first_finish(n=6)"], ["--seed", "0", "--seed", "1"]),
+        (["self_consistency(n=12)"], ["--budget", "samples=5"]),
+        (["sample"], ["--temperature", "0.5", "--temperature", "1.0"]),
+    ):
+        where = tmp_path / str(len(list(tmp_path.iterdir())))
+        words = ["run", *options(*strategies, task="maze(n=3)", slice=4), *more, "--out", where]
+        code, out, _ = called(capsys, *words, "--dry-run", "--json")
+        [plan] = objects(out)
+        assert code == 0
+        assert not where.exists()
+        assert called(capsys, *words)[0] == 0
+        samples = kept(where)["samples"]
+        assert 0 < len(samples) <= plan["samples"]
+        assert sum(row[-1] for row in samples) <= plan["completion_tokens_at_most"]
+
+
+def test_a_folder_goes_on_with_all_its_settings(capsys, tmp_path):
+    where = tmp_path / "s"
+    assert called(capsys, "run", *VOTE, "--seed", "7", "--temperature", "0.5", "--out", where)[0] == 0
+    before = kept(where)
+    assert called(capsys, "run", where)[0] == 0
+    assert called(capsys, "run", where, "--limit", "1")[0] == 0
+    assert {name: set(rows) for name, rows in kept(where).items()} == {name: set(rows) for name, rows in before.items()}
+
+
+def test_a_partial_study_says_how_to_go_on_and_ends_with_five(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("ponder.cli.runner.parse_policy", lambda _: Flaky(MazePolicy(0.6), frozenset({1})))
+    code, out, err = called(capsys, "run", *VOTE, "--out", tmp_path / "s")
+    assert code == PartialError.exit_code == 5
+    assert out.startswith("strategy")
+    assert f"samples failed and are no answers; all others are kept in {tmp_path / 's'}" in err
+    monkeypatch.undo()
+    assert called(capsys, *resume_command(err))[0] == 0
+    assert len(kept(tmp_path / "s")["samples"]) == 3 * 4
+
+
+@given(st.text())
+def test_cleaned_text_cannot_steer_a_terminal(text):
+    kept_text = output.clean(text)
+    assert all(c in "\n\t" or unicodedata.category(c)[0] != "C" or unicodedata.category(c) == "Cn" for c in kept_text)
+    assert [c for c in kept_text if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe\u2066 \x9b31m\r\x08 the answer is 7\x00"
+
+
+def test_control_characters_of_a_model_never_reach_stdout(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("ponder.cli.runner.parse_policy", lambda _: Scripted([(EVIL, "stop", 3)]))
+    monkeypatch.setattr("ponder.cli.verbs.parse_policy", lambda _: Scripted([(EVIL, "stop", 3)]))
+    outputs = [
+        called(capsys, *words)
+        for words in (
+            ["run", *VOTE, "--out", tmp_path / "s"],
+            ["curve", tmp_path / "s"],
+            ["show", tmp_path / "s"],
+            ["show", tmp_path / "s", "maze-0"],
+            ["show", tmp_path / "s", "maze-0", "--json"],
+            ["solve", "Why?", "--policy", "maze"],
+            ["solve", "Why?", "--policy", "maze", "--json"],
+        )
+    ]
+    assert "the answer is 7" in outputs[3][1]
+    for code, out, err in outputs:
+        assert code == 0, err
+        assert not {c for c in out + err if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"}
+
+
+def test_a_pipe_that_closes_early_is_not_an_error(tmp_path):
+    """As in `ponder ls tasks | head -1`."""
+    process = subprocess.Popen(command("ls", "strategies"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) in (0, 141)
+
+
+@pytest.mark.slow
+def test_a_question_comes_from_standard_input_where_asked(tmp_path):
+    done = cli("solve", "-", "--policy", "maze(1.0, 1)", stdin="Which way?")
+    assert (done.returncode, done.stdout) == (0, "a\n\n")
+
+
+def test_a_study_can_be_read_while_another_process_writes_it(capsys, tmp_path):
+    assert called(capsys, "run", *VOTE, "--out", tmp_path / "s")[0] == 0
+    with ExitStack() as stack:
+        stack.enter_context(Journal(tmp_path / "s" / "study.db"))
+        assert called(capsys, "curve", tmp_path / "s", "--json")[0] == 0
+        assert called(capsys, "export", tmp_path / "s", tmp_path / "e.jsonl")[0] == 0
+        assert called(capsys, "run", tmp_path / "s")[0] == 6
+
+
+def test_a_shared_bank_is_read_by_curve_show_and_export(capsys, tmp_path):
+    bank = ["--bank", tmp_path / "bank.db"]
+    assert called(capsys, "run", *VOTE, "--out", tmp_path / "own")[0] == 0
+    assert called(capsys, "run", *VOTE, "--out", tmp_path / "shared", *bank)[0] == 0
+    for words in (["curve", "{}", "--json"], ["show", "{}", "maze-1", "--json"]):
+        own, shared = (called(capsys, *[word.format(tmp_path / name) for word in words])[1] for name in ("own", "shared"))
+        assert own == shared != ""
+    for name in ("own", "shared"):
+        assert called(capsys, "export", tmp_path / name, tmp_path / f"{name}.jsonl")[0] == 0
+    assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "shared.jsonl").read_text()
+
+
+def test_a_folder_without_a_study_is_refused(capsys, tmp_path):
+    for verb in ("curve", "show"):
+        code, out, err = called(capsys, verb, tmp_path)
+        assert (code, out) == (2, "")
+        assert (
+            err == f"ponder: {tmp_path}: holds no study (study.db is missing); `ponder ls` lists the studies below this folder\n"
+        )
+    Journal(tmp_path / "study.db").close()
+    assert called(capsys, "curve", tmp_path)[0] == 2
+
+
+def test_an_unfinished_study_without_runs_has_no_curve(capsys, tmp_path):
+    assert called(capsys, "run", *VOTE, "--out", tmp_path / "s")[0] == 0
+    with Journal(tmp_path / "s" / "study.db") as journal:
+        asyncio.run(journal.write([("DELETE FROM runs", [[]])]))
+    code, _, err = called(capsys, "curve", tmp_path / "s")
+    assert (code, err) == (2, f"ponder: {tmp_path / 's'}: holds no finished run; `ponder run {tmp_path / 's'}` first\n")
+
+
+def test_the_oracle_is_refused_before_a_folder_is_made(capsys, tmp_path):
+    words = [
+        "run",
+        "--task",
+        "maze(n=1)",
+        "--policy",
+        "maze",
+        "--strategy",
+        "rejection(n=2, verifier=oracle)",
+        "--out",
+        tmp_path / "s",
+    ]
+    code, out, err = called(capsys, *words)
+    assert (code, out) == (2, "")
+    assert "give --allow-oracle" in err
+    assert not (tmp_path / "s").exists()
+    assert called(capsys, *words, "--allow-oracle")[0] == 0
+    assert "(upper bound)" in called(capsys, *words, "--allow-oracle")[1]
