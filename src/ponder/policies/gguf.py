@@ -20,14 +20,14 @@ import math
 import os
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from ponder.core import Ask, Capability, KVShape, Policy, PolicyInfo, Sampling, Until
+from ponder.core import Ask, Attempt, Capability, KVShape, Policy, PolicyInfo, Sampling, Until
 from ponder.errors import DataError, MissingExtraError, SetupError, UsageError
 from ponder.policies.pull import digest, find
 from ponder.types import Chain
@@ -54,7 +54,10 @@ def gguf(model: str, context: int = 4096, slots: int = 8, threads: int | None = 
 
 @dataclass(slots=True, eq=False)
 class Gguf:
-    """See `gguf`. Serves while entered; what the engine can do is probed then, and known from `info` only after."""
+    """See `gguf`. Serves while entered; what the engine can do is probed then, and known from `info` only after.
+
+    `observer` is told of every attempt.
+    """
 
     model: str
     path: Path
@@ -62,6 +65,7 @@ class Gguf:
     slots: int
     threads: int
     header: Header
+    observer: Callable[[Attempt], None] = field(default=lambda _: None, init=False, repr=False, compare=False)
     _inner: Policy | None = field(default=None, init=False, repr=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
@@ -88,6 +92,7 @@ class Gguf:
         inner = openai(
             f"{server.url}/v1", self.path.stem, concurrency=2 * self.slots, timeout=3600.0, many=False, fresh=True, key=key
         )
+        inner.observer = lambda attempt: self.observer(attempt)  # whoever it is by then
         self._inner = await self._stack.enter_async_context(inner)
         return self
 

@@ -8,7 +8,8 @@ for one by one where it does not. The ledger counts each child by its own tokens
 
 Cases. A step ended by a stop text keeps that text and stays open; servers that do not tell a stop text from the end give an open step,
 and the empty continuation that follows means the end. A cap reached is `length`; a filtered answer is `filtered`; a request that the
-server rejects for its content, or whose tries are spent, gives children finished by `error`.
+server rejects for its content, or whose tries are spent, gives children finished by `error`. Replies are read whole, not streamed: a
+reply has come or it has not, and there is no half of one to be taken for a sample.
 """
 
 from __future__ import annotations
@@ -18,33 +19,24 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from difflib import get_close_matches
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ponder.core import Ask, Attempt, PolicyInfo, Pool, Price, Sampling, Until, cut, room
-from ponder.errors import CapabilityError, RefusedError, UnreachableError, UsageError
-from ponder.policies.limited import GivenUpError, Limiter, Limits, TransientError, retry_after
-from ponder.policies.probe import Probed, RejectedError, probe, remember, remembered
+from ponder.errors import CapabilityError, UsageError
+from ponder.policies.connection import Connection, RejectedError, check_address, check_key
+from ponder.policies.limited import GivenUpError, Limiter, Limits, TransientError
+from ponder.policies.probe import Probed, probe, remember, remembered, unchanged
 from ponder.policies.template import ChatTemplate
-from ponder.policies.wire import (
-    Choice,
-    MalformedError,
-    Reply,
-    completion_counts,
-    messages_body,
-    read_reply,
-    sampling_body,
-)
+from ponder.policies.wire import Choice, MalformedError, aligned, completion_counts, messages_body, read_reply, sampling_body
 from ponder.types import JSON, Chain, Finish, Step, Usage
-
-if TYPE_CHECKING:
-    import aiohttp
 
 RouteChoice: TypeAlias = Literal["auto", "chat", "completions"]
 _SEED_BITS = 0x7FFFFFFF  # the widest that every server seen takes
+_MOST_TOGETHER = 128  # choices in one request: the most that OpenAI takes
 
 
 def openai(
@@ -65,243 +57,196 @@ def openai(
     url: up to and with /v1. model: left out, the only one served. key_env: environment variable of the key. route: auto, chat or
     completions. concurrency: most requests in flight. timeout: seconds for one try. many: False never asks for several choices at
     once. fresh: probe again. key: the key itself, for callers that made it. template: path of a chat template (Jinja), applied here
-    and sent to the completions route, so that partial answers can be continued on servers whose chat route cannot. Raises `UsageError` for a url or route that makes no sense.
+    and sent to the completions route, so that partial answers can be continued on servers whose chat route cannot. Raises `UsageError`
+    for an address, key or route that makes no sense.
     """
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"openai: {url!r} is not an address; it must begin with http:// or https:// and end in /v1")
+    address = check_address(url)
     if route not in ("auto", "chat", "completions"):
         raise UsageError(f"openai: route {route!r} must be auto, chat or completions")
-    if concurrency < 1 or timeout <= 0:
+    if concurrency < 1 or not timeout > 0:
         raise UsageError(f"openai: concurrency = {concurrency} and timeout = {timeout} must be above 0")
     if template and route == "chat":
         raise UsageError("openai: a template is applied on the completions route; leave route='chat' out")
-    limits = Limits(concurrency=concurrency)
+    source = key_env if key is None else "`key`"
+    secret = check_key(os.environ.get(key_env) if key is None else key, source)
     chosen: RouteChoice = "completions" if template or route == "completions" else "chat" if route == "chat" else "auto"
-    rendered = ChatTemplate(Path(template)) if template else None
-    return OpenAI(url.rstrip("/"), model, key_env, chosen, limits, timeout, many, fresh, key, price, rendered)
+    return OpenAI(
+        Connection(address, secret, source, timeout),
+        model,
+        chosen,
+        Limiter(address, Limits(concurrency=concurrency)),
+        many=many,
+        fresh=fresh,
+        price=price,
+        template=ChatTemplate(Path(template)) if template else None,
+    )
 
 
 class OpenAI:
-    """See `openai`. Usable while entered; `probed` and `info` are known from then on."""
+    """See `openai`. Usable while entered; `probed` and `info` are known from then on. `observer` is told of every attempt."""
 
     def __init__(
         self,
-        url: str,
+        connection: Connection,
         model: str,
-        key_env: str,
         route: RouteChoice,
-        limits: Limits,
-        timeout: float,
+        limiter: Limiter,
+        *,
         many: bool,
         fresh: bool,
-        key: str | None,
         price: Price | None,
         template: ChatTemplate | None,
     ) -> None:
-        self.url, self.model, self.route, self.timeout, self.price = url, model, route, timeout, price
+        self.model, self.limiter = model, limiter
         self.observer: Callable[[Attempt], None] = lambda _: None
-        self.limiter = Limiter(url, limits)
         self.probed: Probed | None = None
-        self._many, self._fresh, self._key_env, self._given_key = many, fresh, key_env, key
-        self._template = template
-        self._session: aiohttp.ClientSession | None = None
+        self._connection, self._route, self._template = connection, route, template
+        self._many, self._fresh, self._price = many, fresh, price
+        self._info: PolicyInfo | None = None
+        self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        return f"openai({self.url!r}, model={self.model!r})"
+        return f"openai({self._connection.url!r}, model={self.model!r})"
 
     @property
     def info(self) -> PolicyInfo:
         """Name, fingerprint (model, what the server does, a greedy canary; not the address), capabilities."""
-        if self.probed is None:
+        if self._info is None:
             raise UsageError(f"{self!r} is not open: use it inside `async with`")
-        shape = self._template.fingerprint if self._template else self.probed.route
-        identity = f"{self.model}\x1f{shape}\x1f{self.probed.canary}"
-        digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
-        return PolicyInfo(self.model, f"openai-{digest}", self.probed.capabilities, price=self.price)
+        return self._info
 
     async def __aenter__(self) -> OpenAI:
-        """Connect, find the model, probe. Raises `UnreachableError`, `RefusedError`."""
-        import aiohttp
-
-        key = self._given_key if self._given_key is not None else os.environ.get(self._key_env)
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        timeout = aiohttp.ClientTimeout(total=self.timeout, sock_connect=30)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers, auto_decompress=True)
-        try:
-            await self._find_model()
-            name = f"{self.url}\x1f{self.model}\x1f{self.route}"
-            self.probed = None if self._fresh else remembered(name)
-            if self.probed is None:
-                self.probed = await probe(self._post_limited, self.model, self.route)
-                remember(name, self.probed)
-        except BaseException:
-            await self._session.close()
-            raise
+        """Connect, find the model; probe, or see whether what was probed still holds. Raises `UnreachableError`, `RefusedError`."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._connection)
+            self.model = await self._connection.find_model(self.model)
+            url = self._connection.url
+            name = "\x1f".join((url, self.model, self._route))
+            known = None if self._fresh else remembered(name)
+            if known is not None and not await unchanged(self._probe_by, url, self.model, known):
+                known = None
+            if known is None:
+                known, sure = await probe(self._probe_by, url, self.model, self._route)
+                if sure:
+                    remember(name, known)
+            self.probed = known
+            shape = self._template.fingerprint if self._template else known.route
+            identity = f"{self.model}\x1f{shape}\x1f{known.canary}"
+            digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+            self._info = PolicyInfo(self.model, f"openai-{digest}", known.capabilities, price=self._price)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections; what is in flight is cancelled."""
-        if self._session is not None:
-            await self._session.close()
+        self.probed = self._info = None
+        await self._stack.aclose()
 
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
-        """As the protocol says. Raises `CapabilityError` for a partial answer that the server cannot continue."""
+        """As the protocol says. Raises `CapabilityError` for what the server cannot do, before anything is sent."""
         fingerprint, probed = self.info.fingerprint, self._ready()
-        jobs: list[tuple[Ask, tuple[int, ...], Pool]] = []
+        self._check(asks, sampling, probed)
+        jobs: list[_Job] = []
+        together = _MOST_TOGETHER if self._many and probed.together else 1
         for ask in asks:
-            if ask.chain.text and probed.continuation == "none":
-                raise CapabilityError(
-                    f"{self!r}: this server does not continue a partial answer; use route='completions', or whole samples"
-                )
+            left = room(ask.chain, sampling)
+            cap = min(left, until.tokens or left)
+            head = json.dumps(self._body(ask, until, sampling, cap, probed))[:-1]
             pool = ask.pool(fingerprint, until, sampling)
-            together = self._many and probed.many and (probed.usage != "one" or sampling.logprobs > 0)
-            groups = (
-                [ask.indices[i : i + 128] for i in range(0, len(ask.indices), 128)] if together else [(i,) for i in ask.indices]
-            )
-            jobs += [(ask, tuple(group), pool) for group in groups]
-        if len(jobs) == 1:
-            lines = [await self._children(*jobs[0], until, sampling)]
-        else:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._children(*job, until, sampling)) for job in jobs]
-            lines = [task.result() for task in tasks]
+            groups = (ask.indices[at : at + together] for at in range(0, len(ask.indices), together))
+            jobs += [_Job(ask.chain, group, pool, head, until, cap, left) for group in groups]
+        lines = [await self._children(jobs[0], probed)] if len(jobs) == 1 else await _all(self._children(j, probed) for j in jobs)
         found = iter([child for line in lines for child in line])
         return [[next(found) for _ in ask.indices] for ask in asks]
 
-    async def _children(self, ask: Ask, indices: tuple[int, ...], pool: Pool, until: Until, sampling: Sampling) -> list[Chain]:
-        """The children of one request; where a reply holds fewer choices than asked for, the rest are asked for one by one."""
-        probed = self._ready()
-        left = room(ask.chain, sampling)
-        cap = min(left, until.tokens or left)
-        body = self._body(ask, until, sampling, cap)
-        if len(indices) > 1:
-            body["n"] = len(indices)
-        if probed.seeds == "work" or (probed.seeds == "equal" and len(indices) == 1):
-            body["seed"] = pool.seed(indices[0]) & _SEED_BITS
-        started = time.monotonic()
-        path = "/chat/completions" if probed.route == "chat" else "/completions"
-        try:
-            reply = await self._send(path, body, len(indices), cap, strip=ask.chain.text)
-        except (GivenUpError, RejectedError) as error:
-            spent = Usage(calls=1, seconds=time.monotonic() - started)
-            self.observer(Attempt(self.url, "refused", Usage(calls=1), 0, str(error)))
-            return [ask.chain.then(Step("", spent), "error") for _ in indices]
-        seconds = time.monotonic() - started
-        counts = completion_counts(reply, cap)
-        children = [
-            _child(ask.chain, choice, Usage(reply.prompt, reply.cached, count, 0, 1, seconds), until, cap, left)
-            for choice, count in zip(reply.choices[: len(indices)], counts, strict=False)
-        ]
-        rest = indices[len(children) :]
-        more = [await self._children(ask, (index,), pool, until, sampling) for index in rest] if children else []
-        return children + [child for line in more for child in line]
+    def _check(self, asks: Sequence[Ask], sampling: Sampling, probed: Probed) -> None:
+        if probed.continuation == "none" and any(ask.chain.text for ask in asks):
+            raise CapabilityError(
+                f"{self!r}: this server does not continue a partial answer; use route='completions', or whole samples"
+            )
+        if sampling.top_k and not probed.extras:
+            raise CapabilityError(
+                f"{self!r}: this server takes no top_k, and top_k = {sampling.top_k}; use top_p, or leave it out"
+            )
+        if sampling.logprobs > max(0, probed.logprobs):
+            raise CapabilityError(
+                f"{self!r}: this server gives {max(0, probed.logprobs)} alternatives for each token, and {sampling.logprobs} are "
+                "needed; ask for fewer, or use another engine"
+            )
 
-    def _body(self, ask: Ask, until: Until, sampling: Sampling, cap: int) -> dict[str, JSON]:
-        probed = self._ready()
+    def _body(self, ask: Ask, until: Until, sampling: Sampling, cap: int, probed: Probed) -> dict[str, JSON]:
         said = ask.chain.text
-        body: dict[str, JSON] = {"model": self.model, probed.cap_field: cap, **sampling_body(sampling, probed.route)}
-        if probed.usage == "none" and probed.logprobs > 0 and not sampling.logprobs:
-            body |= sampling_body(replace(sampling, logprobs=1), probed.route)  # the only way to count tokens there
+        if probed.logprobs > 0 and (probed.usage == "none" or not probed.caps):
+            sampling = replace(sampling, logprobs=max(1, sampling.logprobs))  # to count tokens, and to cut where the cap is
+        body: dict[str, JSON] = {"model": self.model, probed.cap_field: cap}
+        body |= sampling_body(sampling, probed.route, extras=probed.extras)
         if until.stop:
             body["stop"] = list(until.stop)
         if probed.route == "completions":
-            if self._template:
-                return {**body, "prompt": self._template.render(ask.chain.prompt) + said}
-            return {**body, "prompt": "\n\n".join(message.text for message in ask.chain.prompt) + "\n" + said}
+            prompt = ask.chain.prompt
+            rendered = self._template.render(prompt) if self._template else "\n\n".join(turn.text for turn in prompt) + "\n"
+            return {**body, "prompt": rendered + said}
         body["messages"] = messages_body(ask.chain.prompt, said)
         if said and probed.continuation == "on_request":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
-    async def _send(self, path: str, body: dict[str, JSON], children: int, cap: int, *, strip: str) -> Reply:
-        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    async def _children(self, job: _Job, probed: Probed) -> list[Chain]:
+        """The children of one request; where a reply holds fewer choices than asked for, the rest are asked for one by one."""
+        wanted = len(job.indices)
+        more = f', "n": {wanted}' if wanted > 1 else ""
+        if probed.seeds == "work" or (probed.seeds == "equal" and wanted == 1):
+            more += f', "seed": {job.pool.seed(job.indices[0]) & _SEED_BITS}'
+        data = f"{job.head}{more}}}".encode()
+        started = time.monotonic()
+        try:
+            children = await self.limiter.send(
+                lambda: self._attempt(job, data, probed, started),
+                lambda error, fate: self._failed(job, error, fate),
+            )
+        except (GivenUpError, RejectedError):
+            spent = Usage(calls=1, seconds=time.monotonic() - started)
+            return [job.chain.then(Step("", spent), "error") for _ in job.indices]
+        if len(children) == wanted:
+            return children
+        rest = await _all(self._children(replace(job, indices=(index,)), probed) for index in job.indices[len(children) :])
+        return children + [child for line in rest for child in line]
 
-        async def attempt() -> Reply:
-            try:
-                reply = read_reply(await self._post(path, data), strip=strip)
-            except MalformedError as error:
-                raise TransientError("malformed", str(error)) from None
-            billed = reply.completion if reply.completion is not None else cap * len(reply.choices)
-            self.observer(Attempt(self.url, "ok", Usage(reply.prompt, reply.cached, billed, 0, 1), len(reply.choices)))
-            return reply
+    async def _attempt(self, job: _Job, data: bytes, probed: Probed, started: float) -> list[Chain]:
+        strip = job.chain.text if probed.continuation == "automatic" else ""
+        path = "/chat/completions" if probed.route == "chat" else "/completions"
+        url = self._connection.url
+        try:
+            reply = read_reply(await self._connection.post(path, data), strip=strip)
+        except MalformedError as error:
+            raise TransientError("malformed", str(error)) from None
+        except RejectedError as error:
+            self.observer(Attempt(url, "refused", Usage(calls=1), 0, str(error)))
+            raise
+        except asyncio.CancelledError:
+            self.observer(Attempt(url, "cancelled", Usage(completion=job.most, calls=1), 0, _AT_CAP))
+            raise
+        counts = completion_counts(reply, job.cap, bool(job.until.stop))
+        how = "" if reply.completion is not None else _AT_CAP if reply.choices[0].tokens is None else _BY_TOKENS
+        taken = len(job.indices)
+        self.observer(Attempt(url, "ok", Usage(reply.prompt, reply.cached, sum(counts), 0, 1), min(taken, len(counts)), how))
+        seconds = time.monotonic() - started
+        return [
+            _child(job, choice, Usage(reply.prompt, reply.cached, count, 0, 1, seconds))
+            for choice, count in zip(reply.choices[:taken], counts, strict=False)
+        ]
 
-        def failed(error: TransientError) -> None:
-            charged = 0 if error.failure in ("rate_limited", "unreachable") else cap * children
-            self.observer(Attempt(self.url, error.failure, Usage(completion=charged, calls=1), 0, error.detail))
+    def _failed(self, job: _Job, error: TransientError, fate: str) -> None:
+        sampled = error.failure not in ("rate_limited", "unreachable")  # what fails later may have been sampled, and billed
+        detail = "; ".join(filter(None, (error.detail, fate, _AT_CAP if sampled else "")))
+        usage = Usage(completion=job.most if sampled else 0, calls=1)
+        self.observer(Attempt(self._connection.url, error.failure, usage, 0, detail))
 
-        return await self.limiter.send(attempt, failed)
-
-    async def _post_limited(self, path: str, body: dict[str, JSON]) -> JSON:
+    async def _probe_by(self, path: str, body: dict[str, JSON]) -> JSON:
         """One request of the probe: few tries, so that what kills a server is not repeated."""
         data = json.dumps(body).encode()
-        limiter = Limiter(self.url, replace(self.limiter.limits, tries=2, kills=1))
-        return await limiter.send(lambda: self._post(path, data), lambda _: None)
-
-    async def _post(self, path: str, data: bytes) -> JSON:
-        """One try. Raises `TransientError` for what may pass, `RejectedError` and `RefusedError` for what will not."""
-        import aiohttp
-
-        session = self._session
-        if session is None:
-            raise UsageError(f"{self!r} is not open: use it inside `async with`")
-        try:
-            async with session.post(self.url + path, data=data) as response:
-                raw = await response.read()
-                if response.status == 200:
-                    return _json(raw)
-                self._refuse(response.status, path, raw, retry_after(response.headers))
-        except aiohttp.ClientConnectorError as error:
-            raise TransientError("unreachable", f"cannot be connected to ({error.os_error or error})") from None
-        except TimeoutError:
-            raise TransientError("timeout", f"no answer within {self.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise TransientError("reset", f"the connection broke ({type(error).__name__})") from None
-        raise AssertionError("unreachable")
-
-    def _refuse(self, status: int, path: str, raw: bytes, wait: float | None) -> None:
-        said = _message(raw)
-        if status == 429:
-            raise TransientError("rate_limited", f"429: {said}", wait)
-        if status in (408, 409, 425) or status >= 500:
-            raise TransientError("server_error", f"{status}: {said}", wait)
-        if status in (401, 403):
-            raise RefusedError(f"{self.url}: refused the key ({status}: {said}); put the right one into {self._key_env}")
-        if status in (404, 405) and path != "/models":
-            raise RefusedError(f"{self.url}{path}: {status}: {said}; check the model's name, and that the address ends in /v1")
-        raise RejectedError(f"{self.url}{path}: {status}: {said}")
-
-    async def _find_model(self) -> None:
-        """The only model where none was named; a clear error where the named one is not served."""
-        import aiohttp
-
-        session = self._session
-        if session is None:
-            raise UsageError(f"{self!r} is not open: use it inside `async with`")
-        try:
-            async with session.get(f"{self.url}/models") as response:
-                raw, status = await response.read(), response.status
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnreachableError(
-                f"{self.url}: cannot be reached ({error}); start the server, or give the right address (it ends in /v1)"
-            ) from None
-        if status in (401, 403):
-            self._refuse(status, "/models", raw, None)
-        names = _names(raw) if status == 200 else []
-        if not names:
-            if not self.model:
-                raise RefusedError(
-                    f"{self.url}: lists no models ({status}); name one: openai('{self.url}', model='...'), and check that the address ends in /v1"
-                )
-            return
-        if not self.model:
-            if len(names) > 1:
-                raise RefusedError(f"{self.url}: serves {len(names)} models; name one of them: {', '.join(names[:8])}")
-            self.model = names[0]
-        elif self.model not in names and len(names) > 0:
-            close = get_close_matches(self.model, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names[:8])}"
-            raise RefusedError(f"{self.url}: there is no model {self.model!r}; {hint}")
+        limiter = replace(self.limiter, limits=replace(self.limiter.limits, tries=3, kills=1))
+        return await limiter.send(lambda: self._connection.post(path, data), lambda error, fate: None)
 
     def _ready(self) -> Probed:
         if self.probed is None:
@@ -309,46 +254,57 @@ class OpenAI:
         return self.probed
 
 
-def _child(chain: Chain, choice: Choice, usage: Usage, until: Until, cap: int, left: int) -> Chain:
+# Plumbing.
+
+_AT_CAP = "not counted by the server: charged at the cap"
+_BY_TOKENS = "not counted by the server: counted by its token probabilities"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One request. head: its body without the closing brace; cap: of this step; left: of the chain."""
+
+    chain: Chain
+    indices: tuple[int, ...]
+    pool: Pool
+    head: str
+    until: Until
+    cap: int
+    left: int
+
+    @property
+    def most(self) -> int:
+        """Tokens it may have cost, whatever became of it."""
+        return self.cap * len(self.indices)
+
+
+def _child(job: _Job, choice: Choice, usage: Usage) -> Chain:
     """One child: how it ended, and the stop text put back where the server took it away."""
-    text, tokens = choice.text, choice.tokens
+    text, stops = choice.text, job.until.stop
+    at_cap: Finish | None = "length" if job.cap == job.left else None
     finish: Finish | None = "stop"
     if choice.finish == "length":
-        finish = "length" if cap == left else None
+        finish = at_cap
     elif choice.finish == "content_filter":
         finish = "filtered"
-    elif until.stop and choice.finish == "stop" and (choice.stopped_by in until.stop or (not choice.told and text)):
-        finish, ended = None, choice.stopped_by or until.stop[0]
+    elif stops and choice.finish == "stop" and (choice.stopped_by in stops or (not choice.told and text)):
+        finish, ended = None, choice.stopped_by or stops[0]
         text = text if text.endswith(ended) else text + ended
     elif choice.finish not in ("stop", "eos", "tool_calls", "function_call"):
         finish = "error"
-    step = Step(text, usage, tokens=tokens)
-    if usage.completion > cap:  # a server that ignores the cap
-        step, finish = cut(step, cap), "length" if cap == left else None
-    return chain.then(step, finish)
+    step = Step(text, usage, tokens=aligned(choice.tokens, text) if choice.tokens is not None else None)
+    if usage.completion > job.cap:  # a server that ignores the cap
+        step, finish = cut(step, job.cap), at_cap
+    return job.chain.then(step, finish)
 
 
-def _json(raw: bytes) -> JSON:
+async def _all(work: Iterable[Coroutine[object, object, list[Chain]]]) -> list[list[Chain]]:
+    """All results, in order. The first failure cancels the others, waits for their end, and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        body: JSON = json.loads(raw)
-    except ValueError:
-        raise TransientError("malformed", f"a reply that is not JSON: {raw[:80]!r}") from None
-    return body
-
-
-def _message(raw: bytes) -> str:
-    """The server's own words, trimmed to one line."""
-    try:
-        body = json.loads(raw)
-        error = body.get("error", body) if isinstance(body, dict) else body
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except ValueError:
-        text = raw[:200].decode("utf-8", "replace")
-    return " ".join(text.split())[:200] or "no reason given"
-
-
-def _names(raw: bytes) -> list[str]:
-    try:
-        return [str(one["id"]) for one in json.loads(raw)["data"]]
-    except (ValueError, KeyError, TypeError):
-        return []
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,7 +1,8 @@
-"""What a server can really do, found out by a dozen tiny requests and remembered.
+"""What a server can really do, found out by a dozen tiny requests, and remembered if no request failed for another reason.
 
 Servers that call themselves OpenAI-compatible differ in ways that make numbers wrong in silence: one ignores `n`, one counts a
-single choice of four, one repeats the partial answer it was to continue, one dies on a seed. Each is asked, none is trusted.
+single choice of four, one repeats the partial answer it was to continue, one dies on a seed. Each is asked, none is trusted. When a
+server is used again, one greedy canary tells whether the same weights are still behind the name.
 """
 
 from __future__ import annotations
@@ -9,29 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ponder.core import Capability
-from ponder.errors import EndpointError
-from ponder.policies.limited import GivenUpError, TransientError
-from ponder.policies.wire import MalformedError, Reply, Route, read_reply
+from ponder.errors import EndpointError, UnreachableError
+from ponder.policies.connection import RejectedError
+from ponder.policies.limited import GivenUpError
+from ponder.policies.wire import EXTRAS, MalformedError, Reply, Route, logprobs_body, read_reply
 from ponder.types import JSON
 
-VERSION = 2
+VERSION = 3
 """Of what is asked; a remembered answer of another version is asked for again."""
 
 Post: TypeAlias = Callable[[str, dict[str, JSON]], Awaitable[JSON]]
 Continuation: TypeAlias = Literal["none", "on_request", "automatic", "completions"]
 
 _CANARY = "Count from one to ten in words, separated by commas."
+_VARIED = "Write twelve words at random, separated by commas."
 _PREFILL = "One, two, three, four,"
-
-
-class RejectedError(EndpointError):
-    """The server refused one request for what is in it (400, 413, 422); others may be fine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,9 @@ class Probed:
 
     route: which one works. cap_field: how the token cap is called; caps: whether it is honoured. many: n in one request gives n
     choices that differ; usage: what it counts ("all", "one" choice of several, "none"). seeds: "fatal" ones are never sent again.
-    logprobs: alternatives given for each token, -1 for none at all. stop_reason: whether a stop text is told from the end.
-    continuation: how a partial answer is continued. canary: digest of a greedy reply, part of the fingerprint.
+    logprobs: alternatives given for each token, -1 for none at all. extras: whether top_k, min_p and repetition_penalty are taken.
+    stop_reason: whether a stop text is told from the end. continuation: how a partial answer is continued. canary: digest of a greedy
+    reply, part of the fingerprint.
     """
 
     route: Route
@@ -51,6 +51,7 @@ class Probed:
     usage: Literal["all", "one", "none"]
     seeds: Literal["work", "ignored", "equal", "fatal", "refused"]
     logprobs: int
+    extras: bool
     stop_reason: bool
     continuation: Continuation
     cached: bool
@@ -58,50 +59,79 @@ class Probed:
     version: int = VERSION
 
     @property
+    def together(self) -> bool:
+        """Whether children may share a request. Not where one choice of several is counted: no ledger could be true then."""
+        return self.many and self.usage != "one"
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """What strategies may rely on. Not `seed`: numerics of a shared batch are not a function of the key."""
-        found: set[Capability] = set()
-        if self.continuation != "none":
-            found.add("continue")
-        for name, able in (
-            ("logprobs", self.logprobs > 0),
-            ("n", self.many),
-            ("stop_reason", self.stop_reason),
-            ("cached", self.cached),
-        ):
-            if able:
-                found.add(name)  # type: ignore[arg-type]  # the four names above
-        return frozenset(found)
+        able: dict[Capability, bool] = {
+            "continue": self.continuation != "none",
+            "logprobs": self.logprobs > 0,
+            "n": self.together,
+            "stop_reason": self.stop_reason,
+            "cached": self.cached,
+        }
+        return frozenset(name for name, can in able.items() if can)
 
 
-async def probe(post: Post, model: str, route: Literal["auto", "chat", "completions"]) -> Probed:
-    """Ask a server. `post(path, body)` sends one request and raises as the policy's sender does."""
-    asker = _Asker(post, model)
-    await asker.first(route)
-    return await asker.rest()
+_SHAPE = {known.name: known.type if known.type in ("bool", "int") else "str" for known in fields(Probed)}
 
 
+async def probe(post: Post, url: str, model: str, route: Literal["auto", "chat", "completions"]) -> tuple[Probed, bool]:
+    """Ask a server, and say whether the answers are worth remembering: none was spoilt by a failure that may pass.
+
+    `post(path, body)` sends one request and raises as the policy's sender does. Raises `EndpointError` if nothing is answered.
+    """
+    asker = _Asker(post, url, model)
+    canary = await asker.first(["chat", "completions"] if route == "auto" else [route])
+    return await asker.rest(canary), not asker.shaken
+
+
+async def unchanged(post: Post, url: str, model: str, known: Probed) -> bool:
+    """Whether the greedy canary is answered as it was: one request. Raises `UnreachableError` if it is not answered at all."""
+    asker = _Asker(post, url, model, known.route, known.cap_field)
+    try:
+        return _digest(await asker.canary()) == known.canary
+    except (GivenUpError, MalformedError) as error:
+        raise asker.silent(error) from None
+    except EndpointError:
+        return False  # what was known is refused now: ask anew
+
+
+@dataclass
 class _Asker:
-    def __init__(self, post: Post, model: str) -> None:
-        self.post, self.model = post, model
-        self.route: Route = "chat"
-        self.cap_field = "max_tokens"
-        self.canary: Reply | None = None
+    post: Post
+    url: str
+    model: str
+    route: Route = "chat"
+    cap_field: str = "max_tokens"
+    shaken: bool = False
 
-    async def first(self, route: str) -> None:
+    async def first(self, routes: Sequence[Route]) -> Reply:
         """The greedy canary, by the first route and cap field that works."""
-        routes: list[Route] = ["chat", "completions"] if route == "auto" else [route]  # type: ignore[list-item]
         error: EndpointError | None = None
         for self.route in routes:
             for self.cap_field in ("max_tokens", "max_completion_tokens"):
                 try:
-                    self.canary = await self.ask(_CANARY, 24, fields={"temperature": 0})
-                    return
+                    return await self.canary()
+                except (GivenUpError, MalformedError) as failure:
+                    error = error or self.silent(failure)
+                    break
+                except UnreachableError:
+                    raise
                 except EndpointError as failure:
                     error = error or failure
                     if not isinstance(failure, RejectedError):
                         break
-        raise error or EndpointError(f"{self.model}: no route works")
+        raise error or EndpointError(f"{self.url}: no route works")
+
+    def silent(self, failure: Exception) -> UnreachableError:
+        return UnreachableError(f"{self.url}: no answer to a first small question ({failure}); look into the server's log")
+
+    async def canary(self) -> Reply:
+        return await self.ask(_CANARY, 24, fields={"temperature": 0})
 
     async def ask(self, text: str, cap: int, prefill: str = "", fields: dict[str, JSON] | None = None) -> Reply:
         body: dict[str, JSON] = {"model": self.model, self.cap_field: cap, **(fields or {})}
@@ -115,51 +145,55 @@ class _Asker:
         """As `ask`; None where the server refuses or fails."""
         try:
             return await self.ask(text, cap, prefill, fields)
-        except (RejectedError, GivenUpError, TransientError, MalformedError):
+        except RejectedError:
+            return None
+        except (GivenUpError, MalformedError):
+            self.shaken = True
             return None
 
-    async def rest(self) -> Probed:
-        canary = self.canary
-        if canary is None:
-            raise EndpointError(f"{self.model}: was not asked first")
+    async def rest(self, canary: Reply) -> Probed:
         logprobs, sample = await self.logprobs()
-        many, usage = await self.many(logprobs)
-        capped = await self.maybe(_CANARY, 2, fields={"temperature": 0, **self.with_logprobs(logprobs)})
-        caps = capped is not None and (
-            len(capped.choices[0].text) < 0.7 * max(1, len(canary.choices[0].text)) or capped.choices[0].finish == "length"
-        )
-        again = await self.maybe(_CANARY, 24, fields={"temperature": 0})
-        stop_reason = any(choice.told for choice in (sample or canary).choices)
+        told = logprobs_body(1, self.route) if logprobs > 0 else {}
+        many, usage = await self.many(canary, told)
+        capped = await self.maybe(_CANARY, 2, fields={"temperature": 0})
+        shorter = capped is not None and len(capped.choices[0].text) < 0.7 * max(1, len(canary.choices[0].text))
+        caps = capped is None or shorter or capped.choices[0].finish == "length"
+        extras = await self.maybe(_CANARY, 2, fields={"temperature": 1, **EXTRAS}) is not None
         continuation = await self.continuation()
-        cached = (again.cached if again else 0) > 0 or canary.cached > 0
-        digest = hashlib.blake2b(canary.choices[0].text.encode(), digest_size=8).hexdigest()
-        known = Probed(
-            self.route, self.cap_field, caps, many, usage, "refused", logprobs, stop_reason, continuation, cached, digest
+        again = await self.maybe(_CANARY, 24, fields={"temperature": 0})
+        return Probed(
+            route=self.route,
+            cap_field=self.cap_field,
+            caps=caps,
+            many=many,
+            usage=usage,
+            logprobs=logprobs,
+            extras=extras,
+            stop_reason=any(choice.told for choice in (sample or canary).choices),
+            continuation=continuation,
+            cached=canary.cached > 0 or (again is not None and again.cached > 0),
+            canary=_digest(canary),
+            seeds=await self.seeds(many),  # last, as it kills some servers
         )
-        return replace(known, seeds=await self.seeds(known))  # last, as it kills some servers
-
-    def with_logprobs(self, count: int) -> dict[str, JSON]:
-        if count < 0:
-            return {}
-        return {"logprobs": True, "top_logprobs": max(1, count)} if self.route == "chat" else {"logprobs": max(1, count)}
 
     async def logprobs(self) -> tuple[int, Reply | None]:
         for count in (20, 5, 1):
-            reply = await self.maybe(_CANARY, 2, fields={"temperature": 1, **self.with_logprobs(count)})
+            reply = await self.maybe(_CANARY, 2, fields={"temperature": 1, **logprobs_body(count, self.route)})
             if reply is not None:
                 tokens = reply.choices[0].tokens
-                return (tokens.width if tokens is not None and len(tokens) else -1), reply
+                return (min(tokens.width, count) if tokens is not None and len(tokens) else -1), reply
         return -1, None
 
-    async def many(self, logprobs: int) -> tuple[bool, Literal["all", "one", "none"]]:
-        reply = await self.maybe(_CANARY, 8, fields={"n": 3, "temperature": 1, **self.with_logprobs(min(logprobs, 1))})
-        if reply is None or len(reply.choices) != 3:
-            known = reply or self.canary
-            return False, "none" if known is None or known.completion is None else "all"
+    async def many(self, canary: Reply, told: dict[str, JSON]) -> tuple[bool, Literal["all", "one", "none"]]:
+        """Whether n choices come and differ, and what is counted of them."""
+        counts = canary.completion is not None
+        reply = await self.maybe(_VARIED, 16, fields={"n": 3, "temperature": 1, **told})
+        if reply is None or len(reply.choices) != 3 or len({choice.text for choice in reply.choices}) == 1:
+            return False, "all" if counts else "none"
         if reply.completion is None:
             return True, "none"
-        counted = [len(choice.tokens) for choice in reply.choices if choice.tokens is not None]
-        written = sum(counted) if len(counted) == 3 else sum(max(1, len(choice.text) // 12) for choice in reply.choices)
+        shown = [len(choice.tokens) for choice in reply.choices if choice.tokens is not None]
+        written = sum(shown) if len(shown) == 3 else sum(max(1, len(choice.text) // 12) for choice in reply.choices)
         # An engine may count a closing token that it does not show; one that counts a third has counted one choice.
         return True, "all" if reply.completion >= 0.7 * written else "one"
 
@@ -177,31 +211,36 @@ class _Asker:
         # A continued turn has no end of its own, so its prompt is shorter than that of the same turn ended.
         return "on_request" if asked is not None and ended is not None and 0 < asked.prompt < ended.prompt else "none"
 
-    async def seeds(self, known: Probed) -> Literal["work", "ignored", "equal", "fatal", "refused"]:
-        replies = []
+    async def seeds(self, many: bool) -> Literal["work", "ignored", "equal", "fatal", "refused"]:
+        texts = []
         for _ in range(2):
             try:
-                replies.append(await self.ask(_CANARY, 12, fields={"seed": 7, "temperature": 1}))
+                reply = await self.ask(_VARIED, 16, fields={"seed": 7, "temperature": 1})
             except RejectedError:
                 return "refused"
-            except (GivenUpError, TransientError, MalformedError):
+            except (GivenUpError, UnreachableError, MalformedError):
                 return "fatal"
-        if replies[0].choices[0].text != replies[1].choices[0].text:
+            texts.append(reply.choices[0].text)
+        if texts[0] != texts[1]:
             return "ignored"
-        if known.many:
-            batch = await self.maybe(_CANARY, 12, fields={"seed": 7, "n": 3, "temperature": 1})
-            if batch is not None and len({choice.text for choice in batch.choices}) == 1:
-                return "equal"
+        batch = await self.maybe(_VARIED, 16, fields={"seed": 7, "n": 3, "temperature": 1}) if many else None
+        if batch is not None and len({choice.text for choice in batch.choices}) == 1:
+            return "equal"
         return "work"
+
+
+def _digest(canary: Reply) -> str:
+    return hashlib.blake2b(canary.choices[0].text.encode(), digest_size=8).hexdigest()
 
 
 def remembered(key: str) -> Probed | None:
     """What was found out earlier under this key, if it can still be read."""
     try:
         body = json.loads(_file(key).read_text("utf-8"))
-        if body.get("version") == VERSION and set(body) == {field.name for field in fields(Probed)}:
+        shape = {field.name: type(body[field.name]).__name__ for field in fields(Probed)}
+        if body["version"] == VERSION and len(body) == len(shape) and shape == _SHAPE:
             return Probed(**body)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return None
 

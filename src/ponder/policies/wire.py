@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from ponder.core import Sampling
@@ -12,6 +12,8 @@ from ponder.types import JSON, Message, Tokens
 
 Object: TypeAlias = Mapping[str, JSON]
 Route: TypeAlias = Literal["chat", "completions"]
+EXTRAS: dict[str, JSON] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Neutral, on servers that know these fields: vLLM, SGLang and llama.cpp take a top_k of -1 for none."""
 
 
 class MalformedError(Exception):
@@ -45,59 +47,130 @@ def messages_body(messages: Sequence[Message], prefill: str = "") -> list[JSON]:
     return [*body, {"role": "assistant", "content": prefill}] if prefill else body
 
 
-def sampling_body(sampling: Sampling, route: Route) -> dict[str, JSON]:
-    """Sampling fields; those at their neutral value are left out, as not every server knows them."""
-    body: dict[str, JSON] = {"temperature": sampling.temperature}
-    if sampling.top_p < 1:
-        body["top_p"] = sampling.top_p
+def sampling_body(sampling: Sampling, route: Route, *, extras: bool) -> dict[str, JSON]:
+    """Sampling fields. `extras`: the server takes those that OpenAI does not have.
+
+    Neutral values are sent too. Left out, they are the server's choice: vLLM takes them from the model's generation_config.json,
+    llama.cpp's own are top-k 40 and min-p 0.05, and neither is what `Sampling` says.
+    """
+    body: dict[str, JSON] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    if extras:
+        body |= EXTRAS
     if sampling.top_k:
         body["top_k"] = sampling.top_k
-    if sampling.logprobs:
-        body |= {"logprobs": True, "top_logprobs": sampling.logprobs} if route == "chat" else {"logprobs": sampling.logprobs}
-    return body
+    return body | logprobs_body(sampling.logprobs, route) if sampling.logprobs else body
+
+
+def logprobs_body(count: int, route: Route) -> dict[str, JSON]:
+    """The fields that ask for `count` alternatives for each token."""
+    return {"logprobs": True, "top_logprobs": count} if route == "chat" else {"logprobs": count}
 
 
 def read_reply(body: JSON, *, strip: str = "") -> Reply:
-    """A reply, checked. `strip` is a partial answer that the server may repeat before its continuation."""
+    """A reply, checked. `strip` is a partial answer that the server may repeat before its continuation. Raises `MalformedError`."""
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
         raise MalformedError(f"a reply without choices: {str(body)[:120]}")
-    found = [_choice(cast("Object", one), strip) for one in cast("list[JSON]", body["choices"])]
+    found = [_choice(one, strip) for one in cast("list[JSON]", body["choices"])]
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return Reply(tuple(found), 0, 0, None)
-    details = usage.get("prompt_tokens_details")
+    details, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Reply(tuple(found), _count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens")))
+    counted = written if isinstance(written, int) and written >= 0 else None
+    prompt = _count(usage.get("prompt_tokens"))
+    return Reply(tuple(found), prompt, min(_count(cached), prompt), counted)
+
+
+def completion_counts(reply: Reply, cap: int, stops: bool = False) -> list[int]:
+    """Completion tokens of each choice, of a reply whose usage counts all choices or nothing.
+
+    They add up to what was counted. Where it is more than one choice, each has its own tokens where they are told (what is over are
+    closing tokens that are not shown, and is spread evenly), else a share by the length of its text. Where nothing is counted: its own
+    tokens, and one for a stop text that may not be shown (`stops`); else the cap.
+    """
+    if reply.completion is not None and len(reply.choices) == 1:
+        return [reply.completion]
+    told = [len(choice.tokens) for choice in reply.choices if choice.tokens is not None]
+    if len(told) < len(reply.choices):
+        if reply.completion is None:
+            return [cap] * len(reply.choices)
+        return _shares(reply.completion, [max(1, len(choice.text)) for choice in reply.choices])
+    if reply.completion is None:
+        ended = [stops and choice.finish == "stop" for choice in reply.choices]
+        return [count + end for count, end in zip(told, ended, strict=True)]
+    over = reply.completion - sum(told)
+    if over < 0:
+        return _shares(reply.completion, told)
+    return [count + extra for count, extra in zip(told, _shares(over, [1] * len(told)), strict=True)]
+
+
+def aligned(tokens: Tokens, text: str) -> Tokens:
+    """The tokens with texts that join to `text`.
+
+    Engines show closing tokens that are not in the text, leave out stop texts and think tags, and cannot show half a character. A
+    token's text is looked for where the last one ended, at most 32 characters on; what is passed over goes before it, what is left at
+    the end to the last; a token that is not found has no text.
+    """
+    if "".join(tokens.texts) == text:
+        return tokens
+    found, at = [], 0
+    for said in tokens.texts:
+        place = text.find(said, at, at + len(said) + 32) if said else -1
+        found.append(text[at : place + len(said)] if place >= 0 else "")
+        at = place + len(said) if place >= 0 else at
+    if found and at < len(text):
+        found[-1] += text[at:]
+    return replace(tokens, texts=tuple(found))
+
+
+# Plumbing.
+
+
+def _shares(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` in whole parts, proportional to the weights."""
+    whole, before, given = sum(weights), 0, []
+    for weight in weights:
+        after = before + weight
+        given.append(total * after // whole - total * before // whole if whole else 0)
+        before = after
+    return given
 
 
 def _count(value: JSON) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def _choice(one: Object, strip: str) -> Choice:
+def _choice(one: JSON, strip: str) -> Choice:
     if not isinstance(one, dict):
         raise MalformedError(f"a choice that is no object: {str(one)[:120]}")
-    message = one.get("message")
+    message, finish, reason = one.get("message"), str(one.get("finish_reason")), one.get("stop_reason")
     if isinstance(message, dict):
-        text = _text(message.get("content"))
-        thought = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
-        if thought:
-            text = f"<think>{thought}</think>{text}"
+        text = storable(message.get("content"))
+        thought = storable(message.get("reasoning_content")) or storable(message.get("reasoning"))
+        if thought:  # a thought that was cut, or ended by a stop text, has no end tag yet
+            over = text or (finish == "stop" and not isinstance(reason, str))
+            text = f"<think>{thought}{'</think>' if over else ''}{text}"
     elif isinstance(one.get("text"), str):
-        text = _text(one["text"])
+        text = storable(one["text"])
     else:
         raise MalformedError(f"a choice without text: {str(one)[:120]}")
-    text = text.removeprefix(strip) if strip else text
     tokens = _tokens(one.get("logprobs"))
-    if tokens is not None and strip and "".join(tokens.texts) != text:
-        tokens = _without(tokens, strip)
-    reason = one.get("stop_reason")
-    return Choice(text, str(one.get("finish_reason")), tokens, reason if isinstance(reason, str) else None, "stop_reason" in one)
+    if strip and text.startswith(strip):
+        text = text[len(strip) :]
+        if tokens is not None and "".join(tokens.texts) != text:
+            tokens = _without(tokens, strip)
+    return Choice(text, finish, tokens, reason if isinstance(reason, str) else None, "stop_reason" in one)
 
 
-def _text(value: JSON) -> str:
-    """A string that can be stored: a lone surrogate, which JSON lets through, becomes the replacement character."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+def storable(value: JSON) -> str:
+    """A string as it can be stored and sent: a lone surrogate, which JSON lets through, becomes U+FFFD. "" for what is no string."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
 
 
 def _without(tokens: Tokens, strip: str) -> Tokens:
@@ -109,68 +182,45 @@ def _without(tokens: Tokens, strip: str) -> Tokens:
         said += text
         if not strip.startswith(said):
             return tokens
-    return tokens[len(tokens) :]
+    return tokens[len(tokens) :] if said == strip else tokens
 
 
 def _tokens(logprobs: JSON) -> Tokens | None:
-    """Token columns from either route's form; None where there are none."""
+    """Token columns from either route's form; None where there are none. Raises `MalformedError` for rows that are no such thing."""
     if not isinstance(logprobs, dict):
         return None
-    content = logprobs.get("content")
-    if isinstance(content, list):
-        rows = [cast("Object", one) for one in content if isinstance(one, dict)]
-        tops = [
-            [
-                (_text(top.get("token")), _number(top.get("logprob")))
-                for top in cast("list[Object]", row.get("top_logprobs") or [])
+    try:
+        content, texts = logprobs.get("content"), logprobs.get("tokens")
+        if isinstance(content, list):
+            rows = cast("list[Object]", content)
+            tops = [
+                [(top["token"], top["logprob"]) for top in cast("list[Object]", row.get("top_logprobs") or ())] for row in rows
             ]
-            for row in rows
-        ]
-        return _columns([_text(row.get("token")) for row in rows], [_number(row.get("logprob")) for row in rows], tops)
-    texts = logprobs.get("tokens")
-    if isinstance(texts, list):
-        own = cast("list[JSON]", logprobs.get("token_logprobs") or [None] * len(texts))
-        lines = cast("list[JSON]", logprobs.get("top_logprobs") or [None] * len(texts))
-        tops = [
-            sorted(((_text(k), _number(v)) for k, v in line.items()), key=lambda p: -p[1]) if isinstance(line, dict) else []
-            for line in lines
-        ]
-        return _columns([_text(text) for text in texts], [_number(value) for value in own], tops)
+            return _columns([row["token"] for row in rows], [row["logprob"] for row in rows], tops)
+        if isinstance(texts, list):
+            own = cast("list[JSON]", logprobs.get("token_logprobs") or [None] * len(texts))
+            lines = cast("list[Object]", logprobs.get("top_logprobs") or [{}] * len(texts))
+            tops = [sorted((line or {}).items(), key=lambda pair: -_number(pair[1])) for line in lines]
+            return _columns(texts, own, tops)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise MalformedError(f"token probabilities that cannot be read ({type(error).__name__}: {error})") from None
     return None
 
 
-def _columns(texts: Sequence[str], own: Sequence[float], tops: Sequence[Sequence[tuple[str, float]]]) -> Tokens:
+def _columns(texts: Sequence[JSON], own: Sequence[JSON], tops: Sequence[Sequence[tuple[JSON, JSON]]]) -> Tokens:
+    if not len(texts) == len(own) == len(tops):
+        raise ValueError(f"{len(texts)} tokens, {len(own)} probabilities, {len(tops)} rows of alternatives")
     width = max(map(len, tops), default=0)
-    padded = [[*top, *[("", float("-inf"))] * (width - len(top))] for top in tops]
-    flat = [pair for top in padded for pair in top]
+    flat = [pair for top in tops for pair in [*top, *[("", None)] * (width - len(top))]]
     return Tokens(
-        tuple(texts),
+        tuple(map(storable, texts)),
         array("i"),
-        array("f", own),
+        array("f", map(_number, own)),
         width,
-        tuple(text for text, _ in flat),
-        array("f", [number for _, number in flat]),
+        tuple(storable(text) for text, _ in flat),
+        array("f", [_number(number) for _, number in flat]),
     )
 
 
 def _number(value: JSON) -> float:
     return float(value) if isinstance(value, int | float) else float("-inf")
-
-
-def completion_counts(reply: Reply, cap: int) -> list[int]:
-    """Completion tokens of each choice: its own tokens where they are told, else its share of what was counted, else the cap.
-
-    Shares are proportional to the length of the text and sum to the count exactly.
-    """
-    own = [len(choice.tokens) if choice.tokens is not None else None for choice in reply.choices]
-    if all(count is not None for count in own):
-        return [count for count in own if count is not None]
-    if reply.completion is None:
-        return [cap] * len(own)
-    lengths = [max(1, len(choice.text)) for choice in reply.choices]
-    total, before, given = sum(lengths), 0, []
-    for length in lengths:
-        after = before + length
-        given.append(reply.completion * after // total - reply.completion * before // total)
-        before = after
-    return given
