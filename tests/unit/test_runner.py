@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,16 @@ def test_the_identity_of_a_run_is_everything_that_may_change_it(tmp_path):
     ):
         seen.append(ids(**more))
     assert len(set.union(*seen)) == len(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.skipif(
+    not list(files("ponder.lab").joinpath("weights").iterdir()), reason="the lab's weights are not in this checkout"
+)
+def test_concurrency_changes_no_byte_of_a_study_on_the_lab(tmp_path):
+    """A batch has other sizes and other neighbours at other times; what is drawn must not depend on them."""
+    strategies = ("self_consistency(n=8)", "best_of_n(n=8, verifier=confidence)", "adaptive_consistency(n=8, batch=2)")
+    chosen = {"tasks": ("countdown(n=6)", "chain(n=6)"), "policies": ("lab('small')",), "slice": 8}
+    one, many = (ran(tmp_path / str(at), study(*strategies, concurrency=at, **chosen)) for at in (1, 64))
+    assert one.export == many.export
