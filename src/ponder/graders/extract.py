@@ -97,6 +97,8 @@ def numeric_key(text: str) -> str | None:
     """
     if len(text) > 1_000:
         return None
+    if _WHOLE.fullmatch(text):  # most answers; the rest of this function would take twenty times as long to say the same
+        return str(int(text))
     match = _NUMBER.fullmatch(_plain_number(text))
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
@@ -115,6 +117,7 @@ def numeric_key(text: str) -> str | None:
     return str(-value if "-" in (match["sign"], match["inner_sign"]) else value)
 
 
+_WHOLE = re.compile(r"-?[0-9]{1,100}")
 _THINK = re.compile(r"<(/)?think(?:ing)?>", re.IGNORECASE)
 
 
