@@ -27,6 +27,7 @@ Failure: TypeAlias = Literal["rate_limited", "timeout", "reset", "unreachable", 
 
 _FIRST_LIMIT = 64
 _DECREASE = 0.7
+_GROWTH = 1.0
 _CLEAR = 1.2  # so far above the limit last refused, the server has become faster
 _GONE_FOR = 10.0  # seconds in which an endpoint that is gone is not tried again
 
@@ -162,7 +163,7 @@ class Limiter:
         self._waves = 0
         if self.limit < self.limits.concurrency and 2 * self.live > self.limit:  # a limit that is not used proves nothing
             self._slow_start = self._slow_start or self.limit > _CLEAR * self._ceiling
-            self.limit = min(float(self.limits.concurrency), self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
+            self.limit = min(float(self.limits.concurrency), self.limit + (1.0 if self._slow_start else _GROWTH / self.limit))
 
     def _note(self, error: TransientError, episode: int) -> None:
         now = self.clock()
