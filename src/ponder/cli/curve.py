@@ -166,8 +166,8 @@ class Curves:
     def _verdicts(self, task: str, problem: Problem) -> dict[str, Verdict]:
         key = task, problem.question.id
         if key not in self._judged:
-            [grader] = self.store.journal.read("SELECT max(grader) FROM verdicts WHERE task = ?", [task])
-            self._judged[key] = self.store.verdicts(*key, str(grader[0]))
+            newest = self.store.journal.read("SELECT grader FROM verdicts WHERE task = ? ORDER BY rowid DESC LIMIT 1", [task])
+            self._judged[key] = self.store.verdicts(*key, str(newest[0][0])) if newest else {}
         return self._judged[key]
 
     def _estimate(

@@ -46,7 +46,7 @@ def jsonl(
                 raise DataError(
                     f"{path}:{number}: has no field {field!r} (it has {', '.join(row)}); name the right one: jsonl(path, {'question' if field == question else 'answer'}=...)"
                 )
-        text = str(row[question])
+        text = str(row[question]).encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored or sent
         messages = tuple(Message(role, (body.replace("{question}", text),)) for role, body in template)
         problems.append(Problem(Question(str(row.get(id, number)), messages), _reference(row[answer])))
     seen: dict[str, int] = {}
@@ -89,7 +89,7 @@ def _letter(text: str) -> str | None:
 
 
 def _reference(value: JSON) -> str:
-    text = str(value)
+    text = str(value).encode("utf-8", "replace").decode()
     return text.rpartition("####")[2].strip() if "####" in text else text.strip()
 
 
