@@ -49,19 +49,21 @@ class Recipe:
     """How one size is trained.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps until the rate is zero.
+        stop: steps really made; all when None. The default model stops early, or its chains would leave nothing to win.
         tokens: tokens of one group; a step has three groups.
         muon: peak rate of the layers' matrices.
         adam: peak rate of everything else.
     """
 
     steps: int
+    stop: int | None = None
     tokens: int = 1024
     muon: float = 0.02
     adam: float = 0.003
 
 
-RECIPES = {"small": Recipe(steps=2400), "base": Recipe(steps=2400), "large": Recipe(steps=2000)}
+RECIPES = {"small": Recipe(steps=2400), "base": Recipe(steps=2400, stop=1920), "large": Recipe(steps=2000)}
 
 
 def train(
@@ -80,7 +82,7 @@ def train(
         size: `small`, `base` or `large`.
         seed: of the first weights and of the data.
         out: folder, created when missing.
-        steps: optimizer steps; the recipe's when None.
+        steps: optimizer steps until the rate is zero; the recipe's steps and stop when None.
         minutes: stop after so many, wherever the schedule stands; the card then says how many steps were made.
         checkpoints: how many evenly spaced checkpoints to keep in `out/step-N/`.
         threads: torch threads while training; the setting of the process is put back afterwards.
@@ -95,6 +97,7 @@ def train(
         raise ValueError(f"size is {size!r}; it must be one of {', '.join(SIZES)}")
     recipe, shape = RECIPES[size], SIZES[size]
     total = recipe.steps if steps is None else steps
+    stop = total if steps is not None or recipe.stop is None else recipe.stop
     marks = {round(total * (k + 1) / (checkpoints + 1)) for k in range(checkpoints)}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -103,35 +106,38 @@ def train(
     optimizers = _optimizers(model, recipe)
     data = _groups(recipe.tokens, random.Random(f"lab/{size}/{seed}"))
     began, losses, step, spent = time.monotonic(), dict.fromkeys(("countdown", "chain"), math.nan), 0, 0.0
+
+    def facts() -> dict[str, object]:
+        return {
+            "size": size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seed": seed,
+            "steps": step,
+            "planned_steps": total,
+            "minutes_allowed": minutes,
+            "recipe": asdict(recipe),
+            "tokens": step * len(STEP) * recipe.tokens,
+            "train_loss": {family: round(loss, 4) for family, loss in losses.items()},
+            "seconds": round(time.monotonic() - began, 1),
+            "threads": threads,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        }
+
     try:
-        while step < total and spent < 1:
+        while step < stop and spent < 1:
             step += 1
             spent = 0.0 if minutes is None else (time.monotonic() - began) / (60 * minutes)
             rate = min(1.0, step / WARMUP) * max(0.0, 1 - max((step - 1) / total, spent))
             for family, loss in _step(model, optimizers, [next(data) for _ in STEP], rate).items():
                 losses[family] = loss if math.isnan(losses[family]) else 0.98 * losses[family] + 0.02 * loss
-            if step % 100 == 0 or step == total or spent >= 1:
+            if step % 100 == 0 or step == stop or spent >= 1:
                 shown = "  ".join(f"{family} {loss:.4f}" for family, loss in losses.items())
                 _say(f"{size} step {step}/{total}  loss {shown}  {time.monotonic() - began:.0f} s")
             if step in marks:
-                _write(model, shape, out / f"step-{step}", {"size": size, "seed": seed, "steps": step})
+                _write(model, shape, out / f"step-{step}", facts())
     finally:
         torch.set_num_threads(before)
-    facts: dict[str, object] = {
-        "size": size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "seed": seed,
-        "steps": step,
-        "planned_steps": total,
-        "minutes_allowed": minutes,
-        "recipe": asdict(recipe),
-        "tokens": step * len(STEP) * recipe.tokens,
-        "train_loss": {family: round(loss, 4) for family, loss in losses.items()},
-        "seconds": round(time.monotonic() - began, 1),
-        "threads": threads,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-    }
-    _write(model, shape, out, facts)
+    _write(model, shape, out, facts())
 
 
 def install(size: str, folder: Path) -> None:
