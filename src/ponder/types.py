@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, overload
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -161,7 +161,7 @@ class Chain:
         """This chain with one step more. Raises `ValueError` on a finished chain."""
         if self.finish is not None:
             raise ValueError(f"cannot extend a chain that finished by {self.finish!r}: ...{self.text[-40:]!r}")
-        return replace(self, steps=(*self.steps, step), finish=finish)
+        return Chain(self.prompt, (*self.steps, step), finish)
 
     @property
     def text(self) -> str:
