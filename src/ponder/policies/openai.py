@@ -160,6 +160,9 @@ class OpenAI:
         return [[next(found) for _ in ask.indices] for ask in asks]
 
     def _check(self, asks: Sequence[Ask], sampling: Sampling, probed: Probed) -> None:
+        for ask in asks:
+            if ask.chain.finish is not None:
+                ask.chain.then(Step(""))  # raises with the reason
         if probed.continuation == "none" and any(ask.chain.text for ask in asks):
             raise CapabilityError(
                 f"{self!r}: this server does not continue a partial answer; use route='completions', or whole samples"
