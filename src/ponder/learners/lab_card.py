@@ -20,6 +20,7 @@ from typing import TypedDict
 import numpy as np
 
 import ponder.lab as lab
+from ponder.lab.model import SIZES
 from ponder.lab.problems import CHAIN_SIZES, COUNTDOWN_SIZES, Family, LabProblem, countdown_expression
 from ponder.lab.problems import problems as draw_problems
 from ponder.lab.tokenizer import EOS, decode, encode_prompt
@@ -176,10 +177,10 @@ def _card(size: str) -> Path:
 
 def _table() -> str:
     """Render the cards of all sizes as Markdown tables."""
-    cards = {size: json.loads(_card(size).read_text()) for size in ("small", "base", "large")}
+    cards = {size: json.loads(_card(size).read_text()) for size in SIZES}
     lines = [
         "",
-        "| size | parameters | steps | solution and prompt tokens | minutes | loss countdown | loss chain |",
+        "| size | parameters | steps | tokens | minutes | loss countdown | loss chain |",
         "|---" * 7 + "|",
     ]
     for size, card in cards.items():
