@@ -56,7 +56,7 @@ RATIOS = (
 class Measured:
     """samples_per_second and requests_per_second: by the endpoint's counters. most_in_flight: at once, seen by the endpoint.
 
-    server_cpu and client_cpu: cores in use. own: what the arm said of itself at its end.
+    server_cpu and client_cpu: cores in use. samples_per_client_core_second: what a busy machine changes least. own: what the arm said of itself at its end.
     """
 
     samples_per_second: float
@@ -66,6 +66,7 @@ class Measured:
     not_answered: int
     server_cpu: float
     client_cpu: float
+    samples_per_client_core_second: float
     own: Mapping[str, object]
 
 
@@ -121,14 +122,16 @@ def measure(arm: Arm, seconds: float) -> Measured:
         if client.returncode or not output.strip():
             raise RuntimeError(f"{arm.script} ended with code {client.returncode}; its standard error says why")
         answered = (after.answered - before.answered) / taken
+        samples, client_cpu = answered * sum(choices) / len(choices), (cpu_after[1] - cpu_before[1]) / taken
         return Measured(
-            answered * sum(choices) / len(choices),
+            samples,
             answered,
             taken,
             after.max_live,
             (after.received - after.live - after.answered) - (before.received - before.live - before.answered),
             round((cpu_after[0] - cpu_before[0]) / taken, 2),
-            round((cpu_after[1] - cpu_before[1]) / taken, 2),
+            round(client_cpu, 2),
+            round(samples / client_cpu),
             json.loads(output.strip().splitlines()[-1]) | {"answered_in_all": endpoint.stats().answered},
         )
 
@@ -155,7 +158,7 @@ def _ratio(rates: Mapping[str, float | None], top: str, under: str) -> float | N
 def _line(name: str, one: Measured) -> str:
     return (
         f"{name:16s} {one.samples_per_second:9,.0f} samples/s  {one.requests_per_second:8,.0f} requests/s  {one.most_in_flight:4d} in flight  "
-        f"cores: server {one.server_cpu:.2f} client {one.client_cpu:.2f}  not answered {one.not_answered}"
+        f"cores: server {one.server_cpu:.2f} client {one.client_cpu:.2f} ({one.samples_per_client_core_second:,.0f} samples per client core-second)  not answered {one.not_answered}"
     )
 
 
