@@ -194,6 +194,10 @@ def test_text_is_kept_but_for_half_characters_which_nothing_can_store(text, kept
         ([choice("a" * 10), choice("a" * 30)], 8, [2, 6]),
         ([choice("a" * 10), choice("a" * 10), choice("a" * 10)], 10, [3, 3, 4]),
         ([choice(""), choice("")], 4, [2, 2]),
+        ([choice("a" * 10, "length"), choice("a" * 90, "length"), choice("a" * 9)], 200, [99, 99, 2]),
+        ([choice("a" * 1), choice("a" * 200), choice("a" * 10)], 120, [15, 99, 6]),  # no share is above the cap
+        ([choice("a" * 10), choice("a" * 30)], 400, [100, 300]),  # unless the server went past it
+        ([choice("a" * 10, "length"), choice("a" * 30)], 40, [10, 30]),  # ended by the context, not by the cap
         ([choice("abc")], None, [99]),
         ([choice("abc", own=tokens("a", "bc")), choice("a", "length", tokens("a"))], None, [2, 1]),
     ],

@@ -85,8 +85,9 @@ def completion_counts(reply: Reply, cap: int, stops: bool = False) -> list[int]:
     """Completion tokens of each choice, of a reply whose usage counts all choices or nothing.
 
     They add up to what was counted. Where it is more than one choice, each has its own tokens where they are told (what is over are
-    closing tokens that are not shown, and is spread evenly), else a share by the length of its text. Where nothing is counted: its own
-    tokens, and one for a stop text that may not be shown (`stops`); else the cap.
+    closing tokens that are not shown, and is spread evenly). Else a choice that ended by length has the cap, and the others an
+    estimate, a share by the length of the text. Where nothing is counted: its own tokens, and one for a stop text that may not be shown
+    (`stops`); else the cap.
     """
     if reply.completion is not None and len(reply.choices) == 1:
         return [reply.completion]
@@ -94,7 +95,7 @@ def completion_counts(reply: Reply, cap: int, stops: bool = False) -> list[int]:
     if len(told) < len(reply.choices):
         if reply.completion is None:
             return [cap] * len(reply.choices)
-        return _shares(reply.completion, [max(1, len(choice.text)) for choice in reply.choices])
+        return _estimates(reply.completion, reply.choices, cap)
     if reply.completion is None:
         ended = [stops and choice.finish == "stop" for choice in reply.choices]
         return [count + end for count, end in zip(told, ended, strict=True)]
@@ -124,6 +125,20 @@ def aligned(tokens: Tokens, text: str) -> Tokens:
 
 
 # Plumbing.
+
+
+def _estimates(total: int, choices: Sequence[Choice], cap: int) -> list[int]:
+    """`total` by the lengths of the texts, none above the cap; with no regard to the cap where the total shows that it was not kept."""
+    lengths = [max(1, len(choice.text)) for choice in choices]
+    full = [choice.finish == "length" for choice in choices]
+    left = total - cap * sum(full)
+    if left < 0 or total > cap * len(choices):
+        return _shares(total, lengths)
+    shares = _shares(left, [0 if whole else length for whole, length in zip(full, lengths, strict=True)])
+    counts = [cap if whole else min(share, cap) for whole, share in zip(full, shares, strict=True)]
+    for at, count in enumerate(counts):  # what was clipped goes to those below the cap
+        counts[at] += min(cap - count, total - sum(counts))
+    return counts
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
