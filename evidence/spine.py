@@ -15,7 +15,7 @@ TASKS = ("chain", "countdown")
 def study() -> Study:
     """The recipe of the demo, on more problems and three seeds."""
     recipe = read(ROOT / "recipes" / "lab.toml")
-    given = {"name": "spine", "tasks": ["chain(n=300)", "countdown(n=300)"], "seeds": [0, 1, 2]}
+    given = {"name": "spine", "tasks": ["chain(n=200)", "countdown(n=200)"], "seeds": [0, 1, 2]}
     return check({**recipe.model_dump(exclude_none=True), **given}, "spine")
 
 
@@ -24,7 +24,7 @@ def sizes() -> Study:
     return check(
         {
             "name": "spine-sizes",
-            "tasks": ["chain(n=300)", "countdown(n=300)"],
+            "tasks": ["chain(n=200)", "countdown(n=200)"],
             "policies": ["lab('small')", "lab('base')", "lab('large')"],
             "strategies": ["sample"],
             "slice": 16,

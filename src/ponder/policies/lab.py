@@ -1,8 +1,9 @@
-"""The embedded lab models as a policy: NumPy, no network, no key, a child is a function of its key bit for bit."""
+"""The embedded lab models as a policy: NumPy in a process for each core; a child is a function of its key bit for bit."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +11,7 @@ from functools import cached_property
 
 from ponder import lab
 from ponder.core import Ask, Capability, KVShape, PolicyInfo, Sampling, Until, room
-from ponder.errors import CapabilityError, UsageError
+from ponder.errors import CapabilityError, UnreachableError, UsageError
 from ponder.lab import tokenizer
 from ponder.lab.engine import Completion, Request
 from ponder.lab.model import Weights
@@ -24,10 +25,15 @@ class Lab:
     """A lab model by size (`small`, `base`, `large`) or by the path of its weights.
 
     It reads lab problems only (`countdown`, `chain`); other text is refused. A step may end at any text that is one token of its
-    vocabulary, such as a line's end.
+    vocabulary, such as a line's end. workers: processes that sample; 0 takes one a core, at most 8. How many there are changes no sample.
     """
 
     size: str = "base"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 64:
+            raise UsageError(f"lab: workers = {self.workers} must lie in 0..64")
 
     @cached_property
     def info(self) -> PolicyInfo:
@@ -44,7 +50,7 @@ class Lab:
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """As the protocol says. Raises `CapabilityError` for a stop text of several tokens, `UsageError` for text it cannot read."""
         fingerprint, stops = self.info.fingerprint, {tokenizer.EOS, *map(_token, until.stop)}
-        engine = lab.load(self.size)
+        pool_of_workers = lab.pool(self.size, self.workers or min(8, os.cpu_count() or 1))
         pending = []
         for ask in asks:
             left, pool = room(ask.chain, sampling), ask.pool(fingerprint, until, sampling)
@@ -60,8 +66,11 @@ class Lab:
                     stop=frozenset(stops),
                     top=sampling.logprobs,
                 )
-                pending.append(asyncio.wrap_future(engine.submit(request)))
-        drawn = iter(await asyncio.gather(*pending))
+                pending.append(asyncio.wrap_future(pool_of_workers.submit(request)))
+        try:
+            drawn = iter(await asyncio.gather(*pending))
+        except RuntimeError as error:
+            raise UnreachableError(f"lab: {error}; start the study again, nothing that was paid for is lost") from error
         return [[_child(ask.chain, next(drawn), until, room(ask.chain, sampling)) for _ in ask.indices] for ask in asks]
 
 
