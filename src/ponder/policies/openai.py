@@ -21,9 +21,9 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ponder.core import Ask, Attempt, PolicyInfo, Pool, Price, Sampling, Until, cut, room
 from ponder.errors import CapabilityError, UsageError
@@ -152,7 +152,7 @@ class OpenAI:
             left = room(ask.chain, sampling)
             cap = min(left, until.tokens or left)
             head = json.dumps(self._body(ask, until, sampling, cap, probed))[:-1]
-            pool = ask.pool(fingerprint, until, sampling)
+            pool = ask.pool(fingerprint, until, sampling) if probed.seeds in ("work", "equal") else None
             groups = (ask.indices[at : at + together] for at in range(0, len(ask.indices), together))
             jobs += [_Job(ask.chain, group, pool, head, until, cap, left) for group in groups]
         lines = [await self._children(jobs[0], probed)] if len(jobs) == 1 else await _all(self._children(j, probed) for j in jobs)
@@ -198,7 +198,7 @@ class OpenAI:
         """The children of one request; where a reply holds fewer choices than asked for, the rest are asked for one by one."""
         wanted = len(job.indices)
         more = f', "n": {wanted}' if wanted > 1 else ""
-        if probed.seeds == "work" or (probed.seeds == "equal" and wanted == 1):
+        if job.pool is not None and (probed.seeds == "work" or wanted == 1):
             more += f', "seed": {job.pool.seed(job.indices[0]) & _SEED_BITS}'
         data = f"{job.head}{more}}}".encode()
         started = time.monotonic()
@@ -212,7 +212,7 @@ class OpenAI:
             return [job.chain.then(Step("", spent), "error") for _ in job.indices]
         if len(children) == wanted:
             return children
-        rest = await _all(self._children(replace(job, indices=(index,)), probed) for index in job.indices[len(children) :])
+        rest = await _all(self._children(job._replace(indices=(index,)), probed) for index in job.indices[len(children) :])
         return children + [child for line in rest for child in line]
 
     async def _attempt(self, job: _Job, data: bytes, probed: Probed, started: float) -> list[Chain]:
@@ -263,13 +263,12 @@ _AT_CAP = "not counted by the server: charged at the cap"
 _BY_TOKENS = "not counted by the server: counted by its token probabilities"
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One request. head: its body without the closing brace; cap: of this step; left: of the chain."""
+class _Job(NamedTuple):
+    """One request. pool: where seeds are sent; head: its body without the closing brace; cap: of this step; left: of the chain."""
 
     chain: Chain
     indices: tuple[int, ...]
-    pool: Pool
+    pool: Pool | None
     head: str
     until: Until
     cap: int

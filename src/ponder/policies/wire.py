@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, cast
+from dataclasses import replace
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from ponder.core import Sampling
 from ponder.types import JSON, Message, Tokens
@@ -20,8 +20,7 @@ class MalformedError(Exception):
     """A reply that is not what the format says; worth another try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One choice of a reply. stopped_by: the stop text that ended it; None if it is not told. told: whether the server tells at all."""
 
     text: str
@@ -31,8 +30,7 @@ class Choice:
     told: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole reply. completion is None where the server counts nothing."""
 
     choices: tuple[Choice, ...]
@@ -181,6 +179,8 @@ def storable(value: JSON) -> str:
     """A string as it can be stored and sent: a lone surrogate, which JSON lets through, becomes U+FFFD. "" for what is no string."""
     if not isinstance(value, str):
         return ""
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
