@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import socket
 import time
@@ -13,7 +14,9 @@ import pytest
 from ponder.bank import TableBank
 from ponder.core import END, LINE, Ask, Attempt, Sampling, Until
 from ponder.errors import CapabilityError, RefusedError, UnreachableError
+from ponder.policies.gguf import gguf
 from ponder.policies.openai import openai
+from ponder.policies.pull import CATALOGUE, cache_dir
 from ponder.run import solve
 from ponder.store import Journal, SqliteTable
 from ponder.strategies.sample import Sample
@@ -706,3 +709,25 @@ def test_what_a_passing_failure_made_of_a_probe_is_not_remembered(endpoint):
     assert opened_once(endpoint)[1] > 1
     assert opened_once(endpoint)[1] == 1
     assert spoilt > 1
+
+
+# llama.cpp itself, behind the gguf policy.
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the extra gguf: xllamacpp")
+@pytest.mark.skipif(not (cache_dir() / CATALOGUE["smollm2"].file).is_file(), reason="needs the model: ponder pull smollm2")
+def test_attempts_on_llama_cpp_reach_the_observer_of_the_gguf_policy_and_its_ledger_is_true(monkeypatch, tmp_path):
+    policy = gguf("smollm2", context=256, slots=2)  # finds its file before the cache is moved
+    monkeypatch.setenv("PONDER_CACHE", str(tmp_path))
+    attempts: list[Attempt] = []
+    policy.observer = attempts.append  # before it is open, as the runner does
+
+    async def main():
+        async with policy:
+            return await policy.sample(asks(1, range(3)), until=END, sampling=Sampling(max_tokens=12))
+
+    [children] = asyncio.run(main())
+    assert [attempt.status for attempt in attempts] == ["ok"] * 3
+    assert sum(attempt.usage.completion for attempt in attempts) == written(children) > 0
+    assert all(child.usage.completion <= 12 for child in children)
