@@ -176,8 +176,9 @@ def _card(size: str) -> Path:
 
 
 def _table() -> str:
-    """Render the cards of all sizes as Markdown tables."""
-    cards = {size: json.loads(_card(size).read_text()) for size in SIZES}
+    """Render the cards of the sizes that are shipped as Markdown tables."""
+    folder = lab.weights_path().parent
+    cards = {size: json.loads(_card(size).read_text()) for size in SIZES if (folder / f"{size}.safetensors").exists()}
     lines = [
         "",
         "| size | parameters | steps | tokens | minutes | loss countdown | loss chain |",
