@@ -16,13 +16,14 @@ from ponder.core import END, LINE, Ask, Attempt, Sampling, Until
 from ponder.errors import CapabilityError, RefusedError, UnreachableError
 from ponder.policies.gguf import gguf
 from ponder.policies.openai import openai
+from ponder.policies.probe import probe
 from ponder.policies.pull import CATALOGUE, cache_dir
 from ponder.run import solve
 from ponder.store import Journal, SqliteTable
 from ponder.strategies.sample import Sample
 from ponder.strategies.self_consistency import SelfConsistency
 from ponder.testing.endpoint import DIALECTS, FakeEndpoint, Fault, FaultKind, UsageRule
-from ponder.types import Chain, Question, Usage, user
+from ponder.types import Chain, Question, Step, Usage, user
 
 pytestmark = pytest.mark.slow
 WHOLE = Sampling(max_tokens=200)
@@ -252,6 +253,12 @@ def test_a_partial_answer_is_continued_and_not_repeated_wherever_it_can_be(endpo
     last = endpoint.requests()[-1]
     assert last.continuing
     assert (last.roles, last.route) == (extra["roles"], extra["route"])
+
+
+def test_a_continuation_that_begins_like_the_partial_answer_loses_nothing(endpoint):
+    said = chain("Repeat.\nECHO: hahaha!").then(Step("ha", Usage(completion=1)))
+    [child], _ = sampled(endpoint, [Ask(said, (0,), "0")])
+    assert child.text == "hahaha!"
 
 
 def test_a_chat_template_applied_here_lets_a_server_continue_that_cannot_by_chat(endpoint, tmp_path):
@@ -635,6 +642,15 @@ def test_half_a_character_in_a_reply_becomes_the_replacement_character(endpoint)
 
 
 # What is remembered of a server.
+
+
+def test_n_copies_of_one_choice_are_not_n_samples():
+    async def post(path, body):
+        choice = {"message": {"content": "red, green"}, "finish_reason": "stop"}
+        return {"choices": [choice] * body.get("n", 1), "usage": {"prompt_tokens": 9, "completion_tokens": 4 * body.get("n", 1)}}
+
+    known, sure = asyncio.run(probe(post, "http://there/v1", "m", "auto"))
+    assert (known.many, known.together, sure) == (False, False, True)
 
 
 def opened_once(endpoint, **arguments):

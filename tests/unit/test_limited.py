@@ -132,6 +132,7 @@ def test_patience_is_counted_from_the_first_try_not_from_the_queue():
             await asyncio.sleep(100.0)
 
         first = asyncio.ensure_future(limiter.send(slow, lambda *_: None))
+        await asyncio.sleep(1.0)
         second = await limiter.send(failing("server_error"), lambda *_: None)
         await first
         return second
@@ -223,19 +224,20 @@ def test_a_server_that_is_gone_is_named_to_all_that_wait_within_seconds():
     assert virtually(main) == ({(UnreachableError, GONE)}, 0.25 + 0.5 + 1.0 + 2.0, 0)
 
 
-def test_five_hundred_refusals_of_one_moment_are_one_wave():
+def test_sixty_refusals_of_one_moment_are_one_wave():
     async def main(loop):
         limiter = limiter_in(loop)
         up = loop.time() + 3.0
 
         async def restarting():
+            await asyncio.sleep(0.125)
             if loop.time() < up:
                 raise TransientError("unreachable", "cannot be connected to (refused)")
             return loop.time()
 
-        return await asyncio.gather(*(limiter.send(restarting, lambda *_: None) for _ in range(500)))
+        return await asyncio.gather(*(limiter.send(restarting, lambda *_: None) for _ in range(60)))
 
-    assert set(virtually(main)) == {0.25 + 0.5 + 1.0 + 2.0}
+    assert set(virtually(main)) == {0.25 + 0.5 + 1.0 + 2.0 + 5 * 0.125}
 
 
 def test_an_endpoint_that_was_gone_is_tried_again_after_a_while():
@@ -333,6 +335,36 @@ def test_a_server_without_limits_gets_all_that_is_allowed_within_four_rounds():
         return limiter.limit, server.most, loop.time()
 
     assert virtually(main) == (512.0, 512, 6.0)  # 64 + 128 + 256 + 512 + 512 + 512
+
+
+def test_refusals_of_those_in_flight_together_lower_the_limit_once():
+    async def main(loop):
+        limiter, refused = limiter_in(loop), []
+
+        def once(number):
+            async def attempt():
+                await asyncio.sleep(0.125)
+                if number not in refused:
+                    refused.append(number)
+                    raise TransientError("rate_limited", "429", 1.0)
+                return limiter.limit
+
+            return attempt
+
+        limits = await asyncio.gather(*(limiter.send(once(i), lambda *_: None) for i in range(40)))
+        return limits[0]
+
+    assert virtually(main) == 0.7 * 64
+
+
+def test_a_limit_that_is_not_used_does_not_grow():
+    async def main(loop):
+        limiter = limiter_in(loop)
+        for _ in range(500):
+            await limiter.send(failing(), lambda *_: None)
+        return limiter.limit
+
+    assert virtually(main) == 64.0
 
 
 async def flood(loop, server, seconds, workers=600, **limits):

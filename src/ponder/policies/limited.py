@@ -129,7 +129,7 @@ class Limiter:
     async def _enter(self) -> None:
         """Take a place among those in flight; first come, first served. Nobody goes on while the server asked for silence."""
         self._check_gone()
-        if self.live < int(self.limit) and not self._waiting:
+        if self.live < int(self.limit):
             self.live += 1
         else:
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
