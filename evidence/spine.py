@@ -9,13 +9,13 @@ from ponder.cli.curve import Line
 from ponder.cli.study import Study, check, read
 from ponder.scaling.bootstrap import Interval, mean_intervals
 
-TASKS = ("chain", "countdown")
+TASKS = ("chain(14-20)", "countdown")
 
 
 def study() -> Study:
     """The recipe of the demo, on more problems and three seeds."""
     recipe = read(ROOT / "recipes" / "lab.toml")
-    given = {"name": "spine", "tasks": ["chain(n=200)", "countdown(n=200)"], "seeds": [0, 1, 2]}
+    given = {"name": "spine", "tasks": ["chain(least=14, n=175)", "countdown(n=200)"], "seeds": [0, 1, 2]}
     return check({**recipe.model_dump(exclude_none=True), **given}, "spine")
 
 
@@ -24,7 +24,7 @@ def sizes() -> Study:
     return check(
         {
             "name": "spine-sizes",
-            "tasks": ["chain(n=200)", "countdown(n=200)"],
+            "tasks": ["chain(least=14, n=175)", "countdown(n=200)"],
             "policies": ["lab('small')", "lab('base')", "lab('large')"],
             "strategies": ["sample"],
             "slice": 16,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ponder.core import Task
+from ponder.core import Grader, Task
 from ponder.errors import UsageError
 from ponder.graders.compare import numeric
 from ponder.graders.countdown import canonical, check
@@ -22,12 +21,13 @@ def countdown(numbers: int = 0, n: int = 200, split: str = "test", seed: int = 0
 
     numbers: 3 or 4; 0 takes both in turn. n: how many problems. split: test, or train for learners.
     """
-    return _task("countdown", numbers, n, split, seed, _countdown_key, CountdownGrader())
+    least, most = (numbers, numbers) if numbers else (COUNTDOWN_SIZES.start, COUNTDOWN_SIZES.stop - 1)
+    return _task("countdown", least, most, n, split, seed)
 
 
-def chain(operations: int = 0, n: int = 200, split: str = "test", seed: int = 0) -> Task:
-    """Left-to-right arithmetic with one right answer; operations: 2 to 20, the axis of difficulty; 0 takes all in turn."""
-    return _task("chain", operations, n, split, seed, _chain_key, ChainGrader())
+def chain(least: int = 2, most: int = 20, n: int = 200, split: str = "test", seed: int = 0) -> Task:
+    """Left-to-right arithmetic with one right answer, of `least` to `most` operations in turn: the axis of difficulty."""
+    return _task("chain", least, most, n, split, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +70,27 @@ def _chain_key(text: str) -> str | None:
     return numeric_key(found) if found is not None else None
 
 
-def _task(family: Family, size: int, n: int, split: str, seed: int, key: object, grader: object) -> Task:
+_KEYS: dict[Family, tuple[Callable[[str], str | None], Grader]] = {
+    "countdown": (_countdown_key, CountdownGrader()),
+    "chain": (_chain_key, ChainGrader()),
+}
+
+
+def _task(family: Family, least: int, most: int, n: int, split: str, seed: int) -> Task:
     bounds = COUNTDOWN_SIZES if family == "countdown" else CHAIN_SIZES
-    if size and size not in bounds:
-        raise UsageError(f"{family}: difficulty {size} must lie in {bounds.start}..{bounds.stop - 1}, or be 0 for all of them")
+    if least not in bounds or most not in bounds or least > most:
+        raise UsageError(f"{family}: difficulty {least}..{most} must lie in {bounds.start}..{bounds.stop - 1}")
     if n < 1:
         raise UsageError(f"{family}: n = {n} must be at least 1")
     if split not in ("train", "test"):
         raise UsageError(f"{family}: split {split!r} must be 'train' or 'test'")
     kept: Split = "train" if split == "train" else "test"
-    found = problems(family, split=kept, n=n, seed=seed, size=range(size, size + 1) if size else None)
+    found = problems(family, split=kept, n=n, seed=seed, size=range(least, most + 1))
     made = tuple(
         Problem(Question(one.id, (user(one.text),), {"family": family, "difficulty": one.difficulty}), one.reference)
         for one in found
     )
-    name = f"{family}({size})" if size else family
-    print_ = re.sub(r"\s", "", f"lab-{VERSION}/{family}/{size}/{split}/{seed}")
-    return Task(name, print_, made, key, grader, max_tokens=224)  # type: ignore[arg-type]  # given above, one pair a family
+    whole = (least, most) == (bounds.start, bounds.stop - 1)
+    name = family if whole else f"{family}({least})" if least == most else f"{family}({least}-{most})"
+    key, grader = _KEYS[family]
+    return Task(name, f"lab-{VERSION}/{family}/{least}-{most}/{split}/{seed}", made, key, grader, max_tokens=224)
