@@ -145,7 +145,8 @@ async def _capabilities(endpoint):
 def test_the_ledger_is_true_under_caps_and_stop_texts(endpoint, dialect):
     endpoint.configure(dialect=dialect)
     for until, cap in ((END, 7), (LINE, 200), (Until(("\n", "."), 9), 200)):
-        if until != END and "continue" not in EXPECTED[dialect][0]:
+        able = EXPECTED[dialect][0]
+        if (until != END and "continue" not in able) or (len(until.stop) > 1 and "stop_reason" not in able):
             continue
         children, opened = sampled(endpoint, asks(3, range(3)), until=until, sampling=Sampling(max_tokens=cap))
         assert written(children) == opened.billed == endpoint.stats().completion_tokens
@@ -304,6 +305,36 @@ def test_what_a_server_cannot_do_is_said_before_anything_is_sent(endpoint, asked
             return str(caught.value)
 
     assert asyncio.run(main()) == f"openai('{endpoint.url}', model='fake'): {says}"
+
+
+def test_several_stop_texts_are_refused_where_the_one_that_ended_a_step_is_not_told(endpoint):
+    endpoint.configure(dialect="llamacpp")
+    with pytest.raises(CapabilityError) as caught:
+        sampled(endpoint, asks(1), until=Until(("\n\n", "\n")))
+    assert str(caught.value) == (
+        f"openai('{endpoint.url}', model='fake'): this server does not say which of 2 stop texts ended a step; use one stop text, "
+        "or whole samples"
+    )
+    assert len(sampled(endpoint, asks(1), until=LINE)[0]) == 1
+
+
+def test_an_end_is_believed_only_where_the_probe_saw_a_stop_text_named(endpoint):
+    """The last line of an answer, on a server that names stop texts, and on one whose stop_reason is always null."""
+
+    async def main():
+        async with Opened(endpoint) as opened:
+            [whole] = await opened.sample(asks(1))
+            last = [Ask(chain(f"ECHO: {whole.text.splitlines()[-1]}"), (0,), "0")]
+            [trusted] = await opened.sample(last, LINE)
+            opened.policy.probed = replace(opened.policy.probed, stop_reason=False)
+            [doubted] = await opened.sample(last, LINE)
+            [ended] = await opened.sample([replace(last[0], chain=chain("ECHO: it").then(Step("it")))], LINE)
+            return trusted, doubted, ended
+
+    trusted, doubted, ended = asyncio.run(main())
+    assert (trusted.finish, doubted.finish, ended.finish) == ("stop", None, "stop")
+    assert doubted.text == trusted.text + "\n"
+    assert ended.steps[-1].text == ""
 
 
 def test_more_alternatives_than_the_route_gives_are_refused(endpoint):
@@ -651,6 +682,16 @@ def test_n_copies_of_one_choice_are_not_n_samples():
 
     known, sure = asyncio.run(probe(post, "http://there/v1", "m", "auto"))
     assert (known.many, known.together, sure) == (False, False, True)
+
+
+def test_a_new_turn_that_begins_as_every_count_does_is_no_continuation_and_a_null_is_no_stop_reason():
+    async def post(path, body):
+        text = "One, two, three, four, five, six, seven, eight, nine, ten.".partition((body.get("stop") or ["!"])[0])[0]
+        usage = {"prompt_tokens": 9 * len(body["messages"]), "completion_tokens": 21}
+        return {"choices": [{"message": {"content": text}, "finish_reason": "stop", "stop_reason": None}], "usage": usage}
+
+    known, _ = asyncio.run(probe(post, "http://there/v1", "m", "auto"))
+    assert (known.continuation, known.stop_reason) == ("none", False)
 
 
 def opened_once(endpoint, **arguments):

@@ -7,9 +7,10 @@ What the server can do is probed once (`ponder.policies.probe`). Children of one
 for one by one where it does not. The ledger counts each child by its own tokens; what was really sent and billed goes to `observer`.
 
 Cases. A step ended by a stop text keeps that text and stays open; servers that do not tell a stop text from the end give an open step,
-and the empty continuation that follows means the end. A cap reached is `length`; a filtered answer is `filtered`; a request that the
-server rejects for its content, or whose tries are spent, gives children finished by `error`. Replies are read whole, not streamed: a
-reply has come or it has not, and there is no half of one to be taken for a sample.
+and the empty continuation that follows means the end; they are sent one stop text at most, as which of several it was is not told. A
+cap reached is `length`; a filtered answer is `filtered`; a request that the server rejects for its content, or whose tries are spent,
+gives children finished by `error`. Replies are read whole, not streamed: a reply has come or it has not, and there is no half of one to
+be taken for a sample.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class OpenAI:
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """As the protocol says. Raises `CapabilityError` for what the server cannot do, before anything is sent."""
         fingerprint, probed = self.info.fingerprint, self._ready()
-        self._check(asks, sampling, probed)
+        self._check(asks, until, sampling, probed)
         jobs: list[_Job] = []
         together = _MOST_TOGETHER if self._many and probed.together else 1
         for ask in asks:
@@ -159,13 +160,17 @@ class OpenAI:
         found = iter([child for line in lines for child in line])
         return [[next(found) for _ in ask.indices] for ask in asks]
 
-    def _check(self, asks: Sequence[Ask], sampling: Sampling, probed: Probed) -> None:
+    def _check(self, asks: Sequence[Ask], until: Until, sampling: Sampling, probed: Probed) -> None:
         for ask in asks:
             if ask.chain.finish is not None:
                 ask.chain.then(Step(""))  # raises with the reason
         if probed.continuation == "none" and any(ask.chain.text for ask in asks):
             raise CapabilityError(
                 f"{self!r}: this server does not continue a partial answer; use route='completions', or whole samples"
+            )
+        if len(until.stop) > 1 and not probed.stop_reason:
+            raise CapabilityError(
+                f"{self!r}: this server does not say which of {len(until.stop)} stop texts ended a step; use one stop text, or whole samples"
             )
         if sampling.top_k and not probed.extras:
             raise CapabilityError(
@@ -235,7 +240,7 @@ class OpenAI:
         self.observer(Attempt(url, "ok", Usage(reply.prompt, reply.cached, sum(counts), 0, 1), min(taken, len(counts)), how))
         seconds = time.monotonic() - started
         return [
-            _child(job, choice, Usage(reply.prompt, reply.cached, count, 0, 1, seconds))
+            _child(job, choice, probed.stop_reason and choice.told, Usage(reply.prompt, reply.cached, count, 0, 1, seconds))
             for choice, count in zip(reply.choices[:taken], counts, strict=False)
         ]
 
@@ -280,8 +285,8 @@ class _Job(NamedTuple):
         return self.cap * len(self.indices)
 
 
-def _child(job: _Job, choice: Choice, usage: Usage) -> Chain:
-    """One child: how it ended, and the stop text put back where the server took it away."""
+def _child(job: _Job, choice: Choice, told: bool, usage: Usage) -> Chain:
+    """One child: how it ended, and the stop text put back where the server took it away. told: a stop text would have been named."""
     text, stops = choice.text, job.until.stop
     at_cap: Finish | None = "length" if job.cap == job.left else None
     finish: Finish | None = "stop"
@@ -289,7 +294,7 @@ def _child(job: _Job, choice: Choice, usage: Usage) -> Chain:
         finish = at_cap
     elif choice.finish == "content_filter":
         finish = "filtered"
-    elif stops and choice.finish == "stop" and (choice.stopped_by in stops or (not choice.told and text)):
+    elif stops and choice.finish == "stop" and (choice.stopped_by in stops or (not told and text)):
         finish, ended = None, choice.stopped_by or stops[0]
         text = text if text.endswith(ended) else text + ended
     elif choice.finish not in ("stop", "eos", "tool_calls", "function_call"):

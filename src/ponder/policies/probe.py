@@ -22,7 +22,7 @@ from ponder.policies.limited import GivenUpError
 from ponder.policies.wire import EXTRAS, MalformedError, Reply, Route, logprobs_body, read_reply
 from ponder.types import JSON
 
-VERSION = 3
+VERSION = 4
 """Of what is asked; a remembered answer of another version is asked for again."""
 
 Post: TypeAlias = Callable[[str, dict[str, JSON]], Awaitable[JSON]]
@@ -30,7 +30,8 @@ Continuation: TypeAlias = Literal["none", "on_request", "automatic", "completion
 
 _CANARY = "Count from one to ten in words, separated by commas."
 _VARIED = "Write twelve words at random, separated by commas."
-_PREFILL = "One, two, three, four,"
+_PREFILL = "One, two, banjo, four,"  # odd on purpose: no new turn begins so, and only a repeated one does
+_STOP = " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Probed:
     route: which one works. cap_field: how the token cap is called; caps: whether it is honoured. many: n in one request gives n
     choices that differ; usage: what it counts ("all", "one" choice of several, "none"). seeds: "fatal" ones are never sent again.
     logprobs: alternatives given for each token, -1 for none at all. extras: whether top_k, min_p and repetition_penalty are taken.
-    stop_reason: whether a stop text is told from the end. continuation: how a partial answer is continued. canary: digest of a greedy
-    reply, part of the fingerprint.
+    stop_reason: whether the stop text that ended a reply is named. continuation: how a partial answer is continued. canary: digest of
+    a greedy reply, part of the fingerprint.
     """
 
     route: Route
@@ -152,7 +153,7 @@ class _Asker:
             return None
 
     async def rest(self, canary: Reply) -> Probed:
-        logprobs, sample = await self.logprobs()
+        logprobs = await self.logprobs()
         told = logprobs_body(1, self.route) if logprobs > 0 else {}
         many, usage = await self.many(canary, told)
         capped = await self.maybe(_CANARY, 2, fields={"temperature": 0})
@@ -160,6 +161,7 @@ class _Asker:
         caps = capped is None or shorter or capped.choices[0].finish == "length"
         extras = await self.maybe(_CANARY, 2, fields={"temperature": 1, **EXTRAS}) is not None
         continuation = await self.continuation()
+        stopped = await self.maybe(_CANARY, 24, fields={"temperature": 0, "stop": [_STOP]})
         again = await self.maybe(_CANARY, 24, fields={"temperature": 0})
         return Probed(
             route=self.route,
@@ -169,20 +171,20 @@ class _Asker:
             usage=usage,
             logprobs=logprobs,
             extras=extras,
-            stop_reason=any(choice.told for choice in (sample or canary).choices),
+            stop_reason=stopped is not None and stopped.choices[0].stopped_by == _STOP,
             continuation=continuation,
             cached=canary.cached > 0 or (again is not None and again.cached > 0),
             canary=_digest(canary),
             seeds=await self.seeds(many),  # last, as it kills some servers
         )
 
-    async def logprobs(self) -> tuple[int, Reply | None]:
+    async def logprobs(self) -> int:
         for count in (20, 5, 1):
             reply = await self.maybe(_CANARY, 2, fields={"temperature": 1, **logprobs_body(count, self.route)})
             if reply is not None:
                 tokens = reply.choices[0].tokens
-                return (min(tokens.width, count) if tokens is not None and len(tokens) else -1), reply
-        return -1, None
+                return min(tokens.width, count) if tokens is not None and len(tokens) else -1
+        return -1
 
     async def many(self, canary: Reply, told: dict[str, JSON]) -> tuple[bool, Literal["all", "one", "none"]]:
         """Whether n choices come and differ, and what is counted of them."""
