@@ -28,7 +28,7 @@ class Meter:
     oracle: bool = False
     exhausted: bool = False
 
-    def admit(self, what: Literal["extend", "race", "score", "adapt"]) -> None:
+    def admit(self, what: Literal["extend", "race", "score", "act", "adapt"]) -> None:
         """Refuse work that nothing is left for: raises `BudgetExhausted`."""
         limits = self.budget
         spent: list[tuple[str, float, float | None]] = [

@@ -193,8 +193,9 @@ class Run:
             return settled
 
     async def act(self, environment: Environment, chains: Sequence[Chain]) -> list[Chain]:
-        """Let an environment answer each chain with a step; its usage is booked."""
+        """Let an environment answer each chain with a step; its usage is booked. Raises `BudgetExhausted` if nothing is left."""
         with self._turns.take() as turn:
+            self._meter.admit("act")
             steps = await environment.act(chains)
             await turn.mine()
             for step in steps:

@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 
 from ponder.bank import Row, replay
-from ponder.cli.runner import parse_strategy, verdict_key
+from ponder.cli.runner import needs_oracle, parse_strategy, verdict_key
 from ponder.cli.study import Study
-from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier, parts
+from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier
 from ponder.errors import DataError
 from ponder.run import Direct, Run, solve
 from ponder.scaling import bootstrap, estimators
@@ -101,30 +101,41 @@ class Curves:
             body = json.loads(cell)
             body.pop("seed")
             cells.setdefault(json.dumps(body, sort_keys=True), []).append(cell)
-        return [line for name, group in cells.items() for line in self._cell(name, group, runs) if line.ks]
+        plain = [_label(json.loads(name)) for name in cells]
+        found = []
+        for (name, group), label in zip(cells.items(), plain, strict=True):
+            head = json.loads(name)  # two cells that look alike (other problems, other weights) must not be drawn as one
+            alike = plain.count(label) > 1
+            label = f"{label} | {head['problems']} {head['fingerprint']}" if alike else label
+            found += [line for line in self._cell(label, head, group, runs) if line.ks]
+        return found
 
     def points(self) -> list[Point]:
         """All points of all lines."""
         return [point for line in self.lines() for point in line.points()]
 
-    def _cell(self, name: str, cells: Sequence[str], runs: Sequence[RunRecord]) -> Iterable[Line]:
-        head = json.loads(name)
-        problems = [problem for problem in self.store.problems(head["problems"]) if self._took_part(problem, cells, runs)]
+    def _cell(self, label: str, head: dict[str, str], cells: Sequence[str], runs: Sequence[RunRecord]) -> Iterable[Line]:
+        given = self.store.problems(head["problems"])
+        problems = [problem for problem in given if self._took_part(problem, cells, runs)]
+        if len(problems) < len(given):
+            self.notes.append(f"{label}: {len(given) - len(problems)} of {len(given)} problems are not finished and left out")
         slices = [self._slice(json.loads(cell), problems) for cell in cells] if self.study.slice and problems else []
         missing = sum(one.missing for one in slices)
         if missing:
             self.notes.append(f"{missing} samples failed and count as wrong; start the study again to draw them")
-        label = f"{head['task']} | {head['policy']} | {head['sampling']}"
         mine = [run for run in runs if run.cell in cells]
         widest: dict[str, Strategy] = {}  # of several sizes of one strategy, the largest has the points of all
         for strategy in sorted(self.strategies, key=lambda strategy: -getattr(strategy, "n", 1)):
             widest.setdefault(line_of(strategy), strategy)
+        budgets = list(dict.fromkeys(str(budget) for budget in self.study.budgets))
         for strategy in [widest[line] for line in dict.fromkeys(map(line_of, self.strategies))] if problems else ():
-            bound = any(getattr(part, "__spec__", "") == "oracle" for part in parts(strategy))
-            estimated = self._estimate(strategy, slices, cells, problems)
-            how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
-            columns = estimated or self._from_runs(line_of(strategy), mine, problems)
-            yield Line(label, line_of(strategy), how, bound, len(cells), *columns)
+            bound = needs_oracle(strategy)
+            for budget in budgets:
+                estimated = self._estimate(strategy, slices, cells, problems) if budget == "none" else None
+                how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
+                columns = estimated or self._from_runs(line_of(strategy), budget, mine, problems)
+                name = line_of(strategy) if len(budgets) == 1 else f"{line_of(strategy)}, budget {budget}"
+                yield Line(label, name, how, bound, len(cells), *columns)
         if slices:
             ks = sizes(self.study.slice)
             coverage = np.mean([estimators.pass_at_k(one.correct_P_N, ks) for one in slices], axis=0)
@@ -132,8 +143,9 @@ class Curves:
             yield Line(label, "pass@k (any of k correct)", "subsets", True, len(cells), ks, coverage, tokens)
 
     def _took_part(self, problem: Problem, cells: Sequence[str], runs: Sequence[RunRecord]) -> bool:
+        """Whether a problem was run in every cell, with the whole slice drawn: estimators read rectangular slices."""
         if not self._members:
-            self._members = {(run.cell, run.problem) for run in runs}
+            self._members = {(run.cell, run.problem) for run in runs if not self.study.slice or _drawn(run) >= self.study.slice}
         return all((cell, problem.question.id) in self._members for cell in cells)
 
     def _rows(self, cell: dict[str, str], problem: Problem) -> dict[int, Row]:
@@ -236,19 +248,19 @@ class Curves:
         await solve(Ready(), problem.question, _Offline(cell), judge=judge, bank=bank)
         return given
 
-    def _from_runs(self, line: str, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
-        """(k_K, accuracy_P_K, tokens_P_K) of all others: one run that proposed as it went, or a run for each size and budget."""
+    def _from_runs(self, line: str, budget: str, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
+        """(k_K, accuracy_P_K, tokens_P_K) of all others: one run that proposed as it went, or a run for each size."""
         specs = [repr(strategy) for strategy in self.strategies if line_of(strategy) == line]
-        mine = [run for run in runs if run.strategy in specs]
-        if len(specs) == 1 and len({run.budget for run in mine}) == 1:
+        taking_part = {problem.question.id for problem in problems}
+        mine = [run for run in runs if run.strategy in specs and run.budget == budget and run.problem in taking_part]
+        if len(specs) == 1:
             return self._anytime(mine, problems)
         columns: dict[int, np.ndarray] = {}
         for spec in specs:
-            for budget in dict.fromkeys(run.budget for run in mine):
-                group = [run for run in mine if run.strategy == spec and run.budget == budget]
-                n = re.search(r"\bn=(\d+)", spec)
-                k = int(n[1]) if n and budget == "none" else max((run.spent.samples for run in group), default=0)
-                columns[k] = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
+            group = [run for run in mine if run.strategy == spec]
+            n = re.search(r"\bn=(\d+)", spec)
+            k = int(n[1]) if n else max((run.spent.samples for run in group), default=0)
+            columns[k] = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
         return _stacked(columns)
 
     def _anytime(self, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
@@ -260,7 +272,7 @@ class Curves:
             cells = []
             for run, events in traces:
                 by_then = [event for event in events if event.samples <= k]
-                if not by_then or run.problem not in by_id:
+                if not by_then:
                     break
                 proposed = [event.chains[0] for event in by_then if event.kind == "propose"]
                 verdicts = self._verdicts(json.loads(run.cell)["problems"], by_id[run.problem])
@@ -280,6 +292,15 @@ class _Offline:
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """Never reached by a complete study."""
         raise DataError(f"{self.info.name}: {len(asks)} chains are not in the bank; finish the study with `ponder run` first")
+
+
+def _label(cell: dict[str, str]) -> str:
+    return f"{cell['task']} | {cell['policy']} | {cell['sampling']}"
+
+
+def _drawn(run: RunRecord) -> int:
+    """How many samples a run of `draw` drew; 0 for any other run."""
+    return run.spent.samples if run.strategy.startswith("draw(") else 0
 
 
 def line_of(strategy: Strategy) -> str:

@@ -257,13 +257,14 @@ def verdict_key(chain: Chain) -> str:
 
 
 def needs_oracle(strategy: Strategy) -> bool:
-    """Whether a grader takes part in the strategy's search."""
-    return any(getattr(part, "__spec__", "") == "oracle" for part in parts(strategy))
+    """Whether the reference takes part in the strategy's search: a grader, or right answers written into a fake verifier."""
+    return any(getattr(part, "__spec__", "") in ("oracle", "noisy") for part in parts(strategy))
 
 
 def run_id(cell: Cell, problem: Problem, strategy: Strategy, budget: Budget) -> str:
     """Identity of a run: everything that may change what it does."""
     prints = [str(part.fingerprint) for part in parts(strategy) if hasattr(part, "fingerprint")]
+    prints += [str(part.info.fingerprint) for part in parts(strategy) if hasattr(part, "info")]
     body = [cell.key, problem.question.id, render(strategy, full=True), prints, str(budget)]
     return hashlib.blake2b(json.dumps(body).encode(), digest_size=16).hexdigest()
 

@@ -212,8 +212,10 @@ class OpenAI:
                 lambda: self._attempt(job, data, probed, started),
                 lambda error, fate: self._failed(job, error, fate),
             )
-        except (GivenUpError, RejectedError):
-            spent = Usage(calls=1, seconds=time.monotonic() - started)
+        except (GivenUpError, RejectedError) as error:
+            # What was given up may have been sampled, and nobody counted it: it is charged at its cap. What was refused was not.
+            charged = job.cap if isinstance(error, GivenUpError) else 0
+            spent = Usage(completion=charged, calls=1, seconds=time.monotonic() - started)
             return [job.chain.then(Step("", spent), "error") for _ in job.indices]
         if len(children) == wanted:
             return children

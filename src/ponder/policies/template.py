@@ -33,7 +33,9 @@ class ChatTemplate:
         try:
             text = path.read_text("utf-8")
             if len(text) > LARGEST:
-                raise DataError(f"template {path}: has {len(text)} characters, at most {LARGEST} are read; is it a chat template?")
+                raise DataError(
+                    f"template {path}: has {len(text)} characters, at most {LARGEST} are read; is it a chat template?"
+                )
             self._template = environment.from_string(text)
         except (OSError, UnicodeDecodeError, TemplateError, RecursionError) as error:
             raise DataError(f"template {path}: cannot be used ({error}); give the path of a Jinja chat template") from None
