@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check bench evidence dev train
+.PHONY: setup demo test check bench evidence dev
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"ponder needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."'

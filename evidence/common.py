@@ -32,15 +32,18 @@ DOCS = ROOT / "docs"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One sentence with its number. low and high: 95% interval; target: what was hoped for; n: problems."""
+    """One sentence with its number. low and high: 95% interval; target: what was hoped for, holds: whether it came; n: problems.
+
+    A number that is only reported has neither target nor verdict.
+    """
 
     id: str
     text: str
     value: float
     low: float
     high: float
-    target: str
-    holds: bool
+    target: str | None
+    holds: bool | None
     n: int
     seeds: int
 
@@ -72,7 +75,7 @@ def compare(
 ) -> Claim:
     """The paired difference a - b over problems, as a claim."""
     found = paired_difference(at(*a), at(*b), seed=0, resamples=2000)
-    return Claim(id_, text, found.value, found.low, found.high, target, test(found), len(at(*a)), a[0].seeds)
+    return Claim(id_, text, found.value, found.low, found.high, target, test(found) if test else None, len(at(*a)), a[0].seeds)
 
 
 def save(name: str, claims: Sequence[Claim]) -> None:
@@ -82,9 +85,8 @@ def save(name: str, claims: Sequence[Claim]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
     for claim in claims:
-        print(
-            f"{'holds' if claim.holds else 'FAILS'}  {claim.id}: {claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}], target {claim.target}"
-        )
+        verdict = {True: "holds", False: "FAILS", None: "shows"}[claim.holds]
+        print(f"{verdict}  {claim.id}: {claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}], target {claim.target}")
         print(f"       {claim.text} (n = {claim.n}, {claim.seeds} seeds)")
     print(f"written to {os.path.relpath(target, ROOT)}")
 

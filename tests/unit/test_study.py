@@ -67,8 +67,9 @@ def test_strategies_with_a_k_are_taken_once_for_each_and_repeats_once():
 
 
 def test_a_task_caps_what_the_study_left_at_the_default():
-    assert capped(Sampling(), 7).max_tokens == 7
-    assert capped(Sampling(max_tokens=9), 7).max_tokens == 9
+    assert capped(Sampling(), None, 7).max_tokens == 7
+    assert capped(Sampling(max_tokens=9), None, 7).max_tokens == 9
+    assert capped(Sampling(), 1024, 7).max_tokens == 1024
 
 
 @pytest.mark.parametrize(

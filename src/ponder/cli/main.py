@@ -97,7 +97,8 @@ def run(
         "name": name,
         "bank": str(bank.absolute()) if bank else None,
         "allow_oracle": allow_oracle or None,
-        "sampling": _sampling(temperature, top_p, max_tokens),
+        "sampling": _sampling(temperature, top_p),
+        "max_tokens": max_tokens,
         "budgets": [_budget(text) for text in budget] if budget else None,
     }
     options = {key: value for key, value in given.items() if value is not None}
@@ -329,13 +330,12 @@ def partial(failed: int, folder: Path) -> PartialError:
     )
 
 
-def _sampling(temperature: list[float] | None, top_p: list[float] | None, max_tokens: int | None) -> list[Sampling] | None:
-    if temperature is None and top_p is None and max_tokens is None:
+def _sampling(temperature: list[float] | None, top_p: list[float] | None) -> list[Sampling] | None:
+    if temperature is None and top_p is None:
         return None
     from ponder.core import Sampling
 
-    cap = Sampling().max_tokens if max_tokens is None else max_tokens
-    return [Sampling(temperature=t, top_p=p, max_tokens=cap) for t in temperature or [1.0] for p in top_p or [1.0]]
+    return [Sampling(temperature=t, top_p=p) for t in temperature or [1.0] for p in top_p or [1.0]]
 
 
 def _budget(text: str) -> dict[str, float]:

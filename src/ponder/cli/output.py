@@ -18,6 +18,7 @@ from ponder.types import JSON
 if TYPE_CHECKING:
     from ponder.cli.curve import Point
     from ponder.cli.runner import Progress, Runner
+    from ponder.scaling.bootstrap import Interval
     from ponder.store import Journal, RunRecord, StudyStore
 
 
@@ -60,46 +61,73 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
 
 
 def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bool) -> None:
-    """What each strategy reached, over all problems of a cell and all its seeds; strategies in the given order."""
-    from ponder.scaling.bootstrap import wilson
+    """What each strategy reached in each cell, its seeds pooled; strategies in the given order.
 
+    Seeds of one problem are averaged first, as they are not independent: the interval is Wilson's over problems for one seed, and a
+    bootstrap over problems for several.
+    """
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for run in store.runs():
         if not run.strategy.startswith("draw("):
-            cell = json.loads(run.cell)
-            groups.setdefault((f"{cell['task']} | {cell['policy']}", run.strategy, run.budget), []).append(run)
+            cell = {key: value for key, value in json.loads(run.cell).items() if key != "seed"}
+            groups.setdefault((json.dumps(cell), run.strategy, run.budget), []).append(run)
     rows = []
     place = {strategy: at for at, strategy in enumerate(order)}
-    for (cell_name, strategy, budget), runs in sorted(
+    for (cell_key, strategy, budget), runs in sorted(
         groups.items(), key=lambda item: (item[0][0], place.get(item[0][1], len(place)))
     ):
-        right, n = sum(run.correct for run in runs), len(runs)
-        interval = wilson(right, n)
-        tokens = sum(run.spent.usage.tokens for run in runs) / n
-        samples = sum(run.spent.samples for run in runs) / n
-        silent = sum(run.chain is None for run in runs)
+        cell = json.loads(cell_key)
+        n, interval = _over_problems(runs)
         body: dict[str, JSON] = {
-            "cell": cell_name,
+            "cell": f"{cell['task']} | {cell['policy']} | {cell['sampling']}",
             "strategy": strategy,
             "budget": budget,
             "n": n,
+            "seeds": len(runs) // n,
             "accuracy": interval.value,
             "low": interval.low,
             "high": interval.high,
-            "samples": samples,
-            "tokens": tokens,
-            "no_answer": silent,
+            "samples": sum(run.spent.samples for run in runs) / len(runs),
+            "tokens": sum(run.spent.usage.tokens for run in runs) / len(runs),
+            "no_answer": sum(run.chain is None for run in runs),
             "oracle": any(run.oracle for run in runs),
             "study": str(where),
         }
         if as_json:
             print(json.dumps(body))
         mark = " (upper bound)" if body["oracle"] else ""
+        temperature = cell["sampling"].split()[0]
         accuracy = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-        rows.append([f"{strategy}{mark}", cell_name, budget, str(n), accuracy, f"{samples:.1f}", f"{tokens:.0f}", str(silent)])
+        head = [f"{strategy}{mark}", f"{cell['task']} | {cell['policy']} | {temperature}", budget, str(n), accuracy]
+        rows.append([*head, f"{body['samples']:.1f}", f"{body['tokens']:.0f}", str(body["no_answer"])])
     if not as_json:
-        table(["strategy", "task and policy", "budget", "n", "accuracy, 95% Wilson", "samples", "tokens", "no answer"], rows)
+        table(
+            [
+                "strategy",
+                "task and sampling",
+                "budget",
+                "problems",
+                "accuracy, 95% interval",
+                "samples",
+                "tokens",
+                "no answer",
+            ],
+            rows,
+        )
         print(f"ponder: kept in {where}; curve: ponder curve {where}", file=sys.stderr)
+
+
+def _over_problems(runs: Sequence[RunRecord]) -> tuple[int, Interval]:
+    """How many problems, and accuracy over them."""
+    from ponder.scaling.bootstrap import mean_intervals, wilson
+
+    by_problem: dict[str, list[bool]] = {}
+    for run in runs:
+        by_problem.setdefault(run.problem, []).append(run.correct)
+    if len(by_problem) == len(runs):
+        return len(runs), wilson(sum(run.correct for run in runs), len(runs))
+    [interval] = mean_intervals([sum(right) / len(right) for right in by_problem.values()], seed=0)
+    return len(by_problem), interval
 
 
 def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: bool) -> None:
@@ -129,6 +157,8 @@ def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: 
 
 def plan(runner: Runner, *, as_json: bool) -> None:
     """The most a study can cost: every strategy draws from one bank, so the widest counts."""
+    from ponder.cli.study import capped
+
     study = runner.study
     widest = max([study.slice, *[int(getattr(strategy, "n", 1)) for strategy in runner.strategies]])
     limits = [budget.samples or widest for budget in study.budgets]
@@ -136,7 +166,7 @@ def plan(runner: Runner, *, as_json: bool) -> None:
     questions = sum(len(task.problems) for task in runner.tasks) * len(study.policies) * len(study.sampling) * len(study.seeds)
     tokens = (
         sum(
-            len(task.problems) * samples * (sampling.max_tokens if sampling.max_tokens != 1024 else task.max_tokens)
+            len(task.problems) * samples * capped(sampling, study.max_tokens, task.max_tokens).max_tokens
             for task in runner.tasks
             for sampling in study.sampling
         )

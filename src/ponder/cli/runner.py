@@ -110,7 +110,12 @@ class Runner:
                 await stack.enter_async_context(thing)  # type: ignore[arg-type]  # checked by the attribute above
         logprobs = logprobs_needed(*self.strategies)
         return [
-            Cell(task, policy, replace(capped(sampling, task.max_tokens), logprobs=max(sampling.logprobs, logprobs)), seed)
+            Cell(
+                task,
+                policy,
+                replace(capped(sampling, self.study.max_tokens, task.max_tokens), logprobs=max(sampling.logprobs, logprobs)),
+                seed,
+            )
             for task in self.tasks
             for policy in self.policies
             for sampling in self.study.sampling

@@ -45,6 +45,7 @@ class Study(BaseModel):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     sampling: tuple[Sampling, ...] = Field(default=(Sampling(),), min_length=1)
     budgets: tuple[Budget, ...] = Field(default=(Budget(),), min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1)
     allow_oracle: bool = False
@@ -104,14 +105,10 @@ def write(study: Study, path: Path) -> None:
     write_lines(iter(lines), path)
 
 
-def with_limit(study: Study, limit: int | None) -> Study:
-    """The same study on the first `limit` problems of each task."""
-    return study.model_copy(update={"limit": limit}) if limit is not None else study
-
-
-def capped(sampling: Sampling, max_tokens: int) -> Sampling:
-    """The sampling with a task's cap where the study left it at the default."""
-    return replace(sampling, max_tokens=max_tokens) if sampling.max_tokens == Sampling().max_tokens else sampling
+def capped(sampling: Sampling, study_cap: int | None, task_cap: int) -> Sampling:
+    """The sampling with the study's token cap; without one its own, or the task's where it was left at the default."""
+    default = task_cap if sampling.max_tokens == Sampling().max_tokens else sampling.max_tokens
+    return replace(sampling, max_tokens=study_cap or default)
 
 
 def _given(item: Sampling | Budget) -> dict[str, object]:
