@@ -33,7 +33,8 @@ async def asolve(
     from ponder.graders.answer import stated_answer
 
     made = cast("Strategy", parse(strategy, "strategies")) if isinstance(strategy, str) else strategy
-    engine = cast("Policy", parse(policy, "policies")) if isinstance(policy, str) else policy
+    spec = f"openai:{policy}" if isinstance(policy, str) and policy.startswith(("http://", "https://")) else policy
+    engine = cast("Policy", parse(spec, "policies")) if isinstance(spec, str) else spec
     asked = Question("question", (user(question),)) if isinstance(question, str) else question
     async with AsyncExitStack() as stack:
         for part in [engine, *parts(made)] if isinstance(policy, str) else parts(made):

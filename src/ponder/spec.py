@@ -125,7 +125,8 @@ def _make(name: str, args: Sequence[object], given: dict[str, object], kind: Kin
 
 def _checked(value: object, parameter: inspect.Parameter, name: str, text: str) -> object:
     """Scalars against their annotation, parts against the verb that makes them what they are; 1 is written for 1.0."""
-    wanted = str(parameter.annotation)
+    kind = parameter.annotation  # a string where annotations are postponed, the type itself where they are not
+    wanted = kind.__name__ if isinstance(kind, type) else str(kind)
     scalar = _SCALARS.get(wanted.removesuffix(" | None"))
     verb = {"Verifier": "score", "Policy": "sample", "Strategy": "__call__"}.get(wanted.removesuffix(" | None"))
     missing = value is None and wanted.endswith("| None")

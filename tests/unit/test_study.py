@@ -78,7 +78,7 @@ def test_a_task_caps_what_the_study_left_at_the_default():
         (GOOD + "sead = [1]\n", ":4:1: there is no key 'sead'; did you mean 'seeds'?"),
         (
             GOOD + "zzz = 1\n",
-            ":4:1: there is no key 'zzz'; there are name, tasks, policies, strategies, k, slice, seeds, sampling, budgets, limit, "
+            ":4:1: there is no key 'zzz'; there are name, tasks, policies, strategies, k, slice, seeds, sampling, budgets, max_tokens, limit, "
             "concurrency, allow_oracle, bank",
         ),
         (

@@ -120,9 +120,11 @@ async def _keep(journal: Journal, name: str, fingerprint: str, read: Sequence[tu
 
 def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); give the path of a JSONL file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 (byte {error.start}); convert it first") from None
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -323,10 +323,11 @@ def resume_line(folder: Path) -> str:
     return shlex.join(["ponder", "run", str(folder)])
 
 
-def partial(failed: int, folder: Path) -> PartialError:
-    """What a study with failed samples ends with."""
+def partial(failed: int, folder: Path, last: str) -> PartialError:
+    """What a study with failed samples ends with; `last` is what the newest failed attempt said."""
+    why = f" (the last: {last})" if last else ""
     return PartialError(
-        f"{failed} samples failed and are no answers; all others are kept in {folder}; draw them again with: {resume_line(folder)}"
+        f"{failed} samples failed and are no answers{why}; all others are kept in {folder}; draw them again with: {resume_line(folder)}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ponder import spec
@@ -15,7 +15,7 @@ from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
 from ponder.cli.study import Study, read, write
 from ponder.core import Budget, Sampling
-from ponder.errors import StudyError, UsageError
+from ponder.errors import PartialError, StudyError, UsageError
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
 from ponder.store.export import write as write_lines
@@ -39,8 +39,14 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
         with output.progress() as report:
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
         output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
-    if done.failed:
-        raise partial(done.failed, where)
+        if done.failed:
+            raise partial(done.failed, where, last_failure(bank_journal or journal))
+
+
+def last_failure(journal: Journal) -> str:
+    """What the newest failed attempt said, for the message; "" if none was kept."""
+    found = journal.read("SELECT status, detail FROM attempts WHERE status != 'ok' ORDER BY id DESC LIMIT 1")
+    return output.clean(" ".join(map(str, found[0]))) if found else ""
 
 
 async def solve_one(
@@ -68,6 +74,10 @@ async def solve_one(
         }
         print(json.dumps(body))
         return
+    if outcome.chain is None and outcome.failed:
+        raise PartialError(
+            f"no answer: {outcome.failed} of {outcome.spent.samples} samples failed; `ponder doctor URL` tells what the server can do"
+        )
     if outcome.chain is None:
         why = "the budget ran out" if outcome.exhausted else "no sample gave an answer, or the strategy abstained"
         print(f"ponder: no answer ({why})", file=sys.stderr)
@@ -85,12 +95,15 @@ def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
     from ponder.cli.curve import Curves, Point, series  # NumPy: a study on an endpoint needs none
     from ponder.scaling.figure import curve_figure
 
+    if png is not None and png.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"curve: {png} must end in .png or .svg")
     points: list[Point] = []
     for where in folders:
         with ExitStack() as stack:
             study, journal, table = open_study(where, stack)
             curves = Curves(study, StudyStore(journal), table)
-            points += curves.points()
+            found = curves.points()
+            points += [replace(p, cell=f"{p.cell} | {where.name}") for p in found] if len(folders) > 1 else found
             for note in dict.fromkeys(curves.notes):
                 print(f"ponder: {where}: {note}", file=sys.stderr)
     if not points:
@@ -155,7 +168,11 @@ def train(what: str, size: str, seed: int, out: Path, checkpoints: int, steps: i
     """Train a model of ours."""
     if what != "lab":
         raise UsageError(f"train {what}: only 'lab' can be trained so far")
+    from ponder.learners.lab import RECIPES
     from ponder.learners.lab import train as train_lab
+
+    if size not in RECIPES:
+        raise UsageError(f"train lab: size {size!r} must be one of {', '.join(RECIPES)}")
 
     train_lab(size, seed=seed, out=out, checkpoints=checkpoints, steps=steps)
 

@@ -16,7 +16,7 @@ from ponder.graders.compare import Comparison, choice, exact, numeric
 from ponder.graders.extract import Rule, extract
 from ponder.types import JSON, Message, Problem, Question, Role, Verdict
 
-_GRADERS = ("numeric", "exact", "choice")
+_JUDGES: dict[str, Callable[[str | None, str], Comparison]] = {"numeric": numeric, "exact": exact, "choice": choice}
 
 
 def jsonl(
@@ -35,8 +35,8 @@ def jsonl(
     ours by name, or the path of one; a JSON file with a version and messages, in which {question} stands for the question.
     Raises `DataError` with file and line.
     """
-    if grader not in _GRADERS:
-        raise UsageError(f"jsonl: grader {grader!r} must be one of {', '.join(_GRADERS)}")
+    if grader not in _JUDGES:
+        raise UsageError(f"jsonl: grader {grader!r} must be one of {', '.join(_JUDGES)}")
     template, print_ = _prompt(prompt)
     rows = _rows(Path(path))
     problems = []
@@ -48,7 +48,9 @@ def jsonl(
                 )
         text = str(row[question]).encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored or sent
         messages = tuple(Message(role, (body.replace("{question}", text),)) for role, body in template)
-        problems.append(Problem(Question(str(row.get(id, number)), messages), _reference(row[answer])))
+        reference = _reference(row[answer])
+        _check_reference(reference, grader, f"{path}:{number}")
+        problems.append(Problem(Question(str(row.get(id, number)), messages), reference))
     seen: dict[str, int] = {}
     for at, problem in enumerate(problems):
         if problem.question.id in seen:
@@ -79,9 +81,17 @@ class CompareGrader:
     async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each answer."""
         del texts
-        judge: Callable[[str | None, str], Comparison] = {"numeric": numeric, "exact": exact, "choice": choice}[self.rule]
+        judge = _JUDGES[self.rule]
         judged = [judge(answer, str(problem.reference)) for answer in answers]
         return [Verdict(one.equal, answer, "" if one.equal else one.reason) for answer, one in zip(answers, judged, strict=True)]
+
+
+def _check_reference(reference: str, grader: str, place: str) -> None:
+    """What no answer could equal is refused before anything is paid for."""
+    try:
+        _JUDGES[grader](None, reference)
+    except ValueError as error:
+        raise DataError(f"{place}: {error}: jsonl(path, grader='exact') compares text") from None
 
 
 def _letter(text: str) -> str | None:
@@ -95,7 +105,7 @@ def _reference(value: JSON) -> str:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, JSON]]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a JSONL file: jsonl:FILE") from None
     except UnicodeDecodeError as error:
