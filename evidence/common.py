@@ -71,7 +71,12 @@ def at(one: Line, k: int) -> np.ndarray:
 
 
 def compare(
-    id_: str, text: str, a: tuple[Line, int], b: tuple[Line, int], target: str, test: Callable[[Interval], bool]
+    id_: str,
+    text: str,
+    a: tuple[Line, int],
+    b: tuple[Line, int],
+    target: str | None = None,
+    test: Callable[[Interval], bool] | None = None,
 ) -> Claim:
     """The paired difference a - b over problems, as a claim."""
     found = paired_difference(at(*a), at(*b), seed=0, resamples=2000)

@@ -61,7 +61,6 @@ def claims(lines: list[Line], by_size: list[Line]) -> list[Claim]:
                 f"gained on {task} by weighing votes by confidence, 64 samples",
                 (weighted, 64),
                 (vote, 64),
-                lambda _: True,
             )
         )
         for small, large in (("small", "base"), ("base", "large")):

@@ -24,10 +24,9 @@ def build(shape: Shape) -> nn.Module:
     import torch
     from torch import nn
 
-    # torch has no types where the extra is not installed, hence the four suppressions below.
     functional = torch.nn.functional
 
-    class Attention(nn.Module):  # type: ignore[misc]
+    class Attention(nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.q_proj = nn.Linear(shape.width, shape.heads * shape.head, bias=False)
@@ -45,7 +44,7 @@ def build(shape: Shape) -> nn.Module:
             out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
             return out
 
-    class Mlp(nn.Module):  # type: ignore[misc]
+    class Mlp(nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.gate_proj = nn.Linear(shape.width, shape.inner, bias=False)
@@ -56,7 +55,7 @@ def build(shape: Shape) -> nn.Module:
             out: torch.Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
             return out
 
-    class Layer(nn.Module):  # type: ignore[misc]
+    class Layer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.input_layernorm = nn.RMSNorm(shape.width, eps=shape.epsilon)
@@ -69,7 +68,7 @@ def build(shape: Shape) -> nn.Module:
             out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
             return out
 
-    class Llama(nn.Module):  # type: ignore[misc]
+    class Llama(nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
@@ -80,10 +79,7 @@ def build(shape: Shape) -> nn.Module:
                     scale = 0.02 if "embed" in name else parameter.shape[1] ** -0.5
                     small = ("o_proj" in name or "down_proj" in name) and (2 * shape.layers) ** -0.5
                     nn.init.normal_(parameter, std=scale * (small or 1.0))
-            angles = torch.outer(
-                torch.arange(shape.positions, dtype=torch.float32),
-                shape.theta ** (-torch.arange(0, shape.head, 2, dtype=torch.float32) / shape.head),
-            )
+            angles = _angles(shape)
             self.register_buffer("cos", torch.cat([angles.cos()] * 2, -1), persistent=False)
             self.register_buffer("sin", torch.cat([angles.sin()] * 2, -1), persistent=False)
 
@@ -95,6 +91,13 @@ def build(shape: Shape) -> nn.Module:
             return logits
 
     return Llama()
+
+
+def _angles(shape: Shape) -> torch.Tensor:
+    import torch
+
+    positions = torch.arange(shape.positions, dtype=torch.float32)
+    return torch.outer(positions, shape.theta ** (-torch.arange(0, shape.head, 2, dtype=torch.float32) / shape.head))
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
