@@ -110,7 +110,7 @@ def figures(lines: Sequence[Line], name: str) -> None:
 def table(points: Sequence[Point]) -> str:
     """Points as a Markdown table."""
     rows = [
-        "| task | strategy | samples | tokens | accuracy | 95% interval | problems x seeds |",
+        "| task | policy | strategy | samples | tokens | accuracy | 95% interval | problems x seeds |",
         "|---|---|---|--:|--:|--:|---|--:|",
     ]
     for p in points:

@@ -101,6 +101,7 @@ class Curves:
             body = json.loads(cell)
             body.pop("seed")
             cells.setdefault(json.dumps(body, sort_keys=True), []).append(cell)
+        cells = dict(sorted(cells.items(), key=lambda item: _label(json.loads(item[0]))))
         plain = [_label(json.loads(name)) for name in cells]
         found = []
         for (name, group), label in zip(cells.items(), plain, strict=True):
