@@ -99,7 +99,7 @@ def test_killed_at_a_named_point_and_again_while_going_on(point: str, nth: int, 
 @pytest.mark.parametrize("delay", TIMES, ids=[f"{delay:.3f}s" for delay in TIMES])
 def test_killed_at_a_random_time(delay: float, whole_slow: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    kill_after(["run", *slow_options(SECONDS), "--out", folder], folder / "study.lock", delay)
+    kill_after(["run", *slow_options(SECONDS), "--out", folder], folder / "study.db.lock", delay)
     finish_and_check(folder, whole_slow, slow_options(0.0))  # how long a policy takes is no part of what it is
 
 

@@ -105,5 +105,5 @@ def test_a_folder_in_use_is_refused_with_its_owner_and_is_free_once_that_is_dead
         )
     owner.kill()
     owner.communicate()
-    assert json.loads((folder / "study.lock").read_text())["pid"] == owner.pid  # a dead owner's name does not keep anyone out
+    assert json.loads((folder / "study.db.lock").read_text())["pid"] == owner.pid  # a dead owner's name does not keep anyone out
     assert cli("run", folder, "--policy", "maze(0.6, 4)").returncode == 0

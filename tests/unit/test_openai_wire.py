@@ -8,7 +8,7 @@ from ponder.core import Sampling
 from ponder.errors import RefusedError, UsageError
 from ponder.policies.connection import Connection, RejectedError, check_address, check_key
 from ponder.policies.limited import TransientError
-from ponder.policies.openai import openai
+from ponder.policies.openai import Secret, openai
 from ponder.policies.wire import (
     Choice,
     MalformedError,
@@ -99,11 +99,11 @@ def test_usage_that_is_missing_or_nonsense_counts_nothing(usage, read):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ([], "a reply without choices: []"),
-        ({}, "a reply without choices: {}"),
-        ({"choices": []}, "a reply without choices: {'choices': []}"),
-        ({"choices": "x"}, "a reply without choices: {'choices': 'x'}"),
-        ({"choices": [7]}, "a choice that is no object: 7"),
+        ([], "a reply without choices"),
+        ({}, "a reply without choices"),
+        ({"choices": []}, "a reply without choices"),
+        ({"choices": "x"}, "a reply without choices"),
+        ({"choices": [7]}, "a choice that is no object"),
         ({"choices": [{"index": 0}]}, "a choice without text: {'index': 0}"),
         (
             chat(logprobs={"content": [{"token": "a"}]}),
@@ -258,7 +258,11 @@ def test_an_address_that_makes_no_sense_is_refused_without_showing_a_password(ur
         ({"concurrency": 0}, "openai: concurrency = 0 and timeout = 600.0 must be above 0"),
         ({"timeout": float("nan")}, "openai: concurrency = 512 and timeout = nan must be above 0"),
         ({"route": "chat", "template": "x"}, "openai: a template is applied on the completions route; leave route='chat' out"),
-        ({"key": "ab\ncd"}, "openai: the key in `key` holds characters that no header can carry; set it again"),
+        (
+            {"key": "sk-1"},
+            "openai: a key in a spec would be stored with the study; put it into the environment and name it by key_env",
+        ),
+        ({"key": Secret("ab\ncd")}, "openai: the key in `key` holds characters that no header can carry; set it again"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, says):

@@ -337,7 +337,7 @@ def test_a_file_of_a_later_version_is_refused_and_left_alone(path):
         str(caught.value) == f"{path}: written by a version with schema {VERSION + 1}, this one reads {VERSION}; use that version"
     )
     assert len(read(path, "SELECT * FROM samples")) == 2
-    Path(path.parent / "study.lock").unlink()  # the refusal let go of the lock, or this would hang:
+    Path(path.parent / "study.db.lock").unlink()  # the refusal let go of the lock, or this would hang:
     read(path, f"PRAGMA user_version = {VERSION}")
     Journal(path).close()
 

@@ -25,7 +25,7 @@ budgets = st.builds(
 samplings = st.builds(Sampling, st.floats(0, 100), st.floats(1e-6, 1), st.integers(0, 1000), whole, st.integers(0, 20))
 studies = st.builds(
     Study,
-    name=st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True),
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}", fullmatch=True),
     tasks=specs,
     policies=specs,
     strategies=specs,

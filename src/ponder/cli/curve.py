@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
@@ -155,7 +156,11 @@ class Curves:
         drawn: dict[int, list[Row]] = {}
         for row in self.table.rows(ask.pool(cell["fingerprint"], END, sampling)):
             drawn.setdefault(row.index, []).append(row)
-        under = ((index, replay(rows, sampling.max_tokens)) for index, rows in drawn.items() if index < self.study.slice)
+        under = (
+            (index, replay(rows, sampling.max_tokens, grows="redraws" not in cell))
+            for index, rows in drawn.items()
+            if index < self.study.slice
+        )
         return {index: row for index, row in under if row is not None}
 
     def _slice(self, cell: dict[str, str], problems: Sequence[Problem]) -> Slice:
@@ -256,9 +261,11 @@ class Curves:
         mine = [run for run in runs if run.strategy in specs and run.budget == budget and run.problem in taking_part]
         if len(specs) == 1:
             return self._anytime(mine, problems)
+        finished = Counter((run.problem, run.cell) for run in mine)
+        whole = {problem for problem in taking_part if all(n == len(specs) for (of, _), n in finished.items() if of == problem)}
         columns: dict[int, np.ndarray] = {}
         for spec in specs:
-            group = [run for run in mine if run.strategy == spec]
+            group = [run for run in mine if run.strategy == spec and run.problem in whole]
             n = re.search(r"\bn=(\d+)", spec)
             k = int(n[1]) if n else max((run.spent.samples for run in group), default=0)
             columns[k] = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)

@@ -126,6 +126,7 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 (byte {error.start}); convert it first") from None
     seen: set[str] = set()
+    asked: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -145,6 +146,11 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
             raise DataError(f"{place}: problem {name!r} stands in the file twice")
         seen.add(name)
         question = str(body.get("question") or f"(imported problem {name})")
+        if question in asked:
+            raise DataError(
+                f"{place}: problem {name!r} asks what problem {asked[question]!r} asks; merge their samples, or tell them apart"
+            )
+        asked[question] = name
         metadata = {key: value for key, value in body.items() if key not in ("problem", "samples", "question", "gold")}
         yield Problem(Question(name, (user(question),), metadata), body.get("gold")), samples
     if not seen:

@@ -365,5 +365,7 @@ def _budget(text: str) -> dict[str, float]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"ponder: {message}", file=sys.stderr)
+    from ponder.cli.output import clean
+
+    print(f"ponder: {clean(message)}", file=sys.stderr)
     return code

@@ -60,6 +60,8 @@ class Cell:
             "sampling": sampling,
             "seed": self.seed,
         }
+        if info.capabilities.isdisjoint({"seed", "continue"}):
+            body["redraws"] = True  # under a larger cap, as it can neither repeat nor continue a sample (see `ponder.bank`)
         return json.dumps(body, sort_keys=True)
 
 

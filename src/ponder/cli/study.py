@@ -36,7 +36,7 @@ class Study(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(default="study", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     tasks: tuple[str, ...] = Field(min_length=1)
     policies: tuple[str, ...] = Field(min_length=1)
     strategies: tuple[str, ...] = Field(min_length=1)
@@ -61,14 +61,14 @@ class Study(BaseModel):
 def read(path: Path) -> Study:
     """The study in a TOML file. Raises `StudyError` with file, line and column, and the nearest key."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8", errors="replace")
     except OSError as error:
         raise StudyError(
             f"{path}: cannot be read ({error.strerror}); name a study file, or use --task, --policy and --strategy"
         ) from None
     try:
         body = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"{path}: is not TOML: {error}") from None
     return check(body, str(path), text)
 
@@ -76,7 +76,9 @@ def read(path: Path) -> Study:
 def check(body: dict[str, object], where: str, text: str = "") -> Study:
     """A study from its keys. Raises `StudyError` with the place and the nearest key."""
     try:
-        return Study.model_validate(body)
+        study = Study.model_validate(body)
+        _check_sizes(study, where)
+        return study
     except ValidationError as error:
         problem = error.errors()[0]
         key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -93,6 +95,12 @@ def check(body: dict[str, object], where: str, text: str = "") -> Study:
             raise StudyError(f"{where}: {path!r} is missing; see the example in `ponder run --help`") from None
         cause = problem.get("ctx", {}).get("error", problem["msg"])
         raise StudyError(f"{where}{place}: {path} = {problem['input']!r}: {cause}") from None
+
+
+def _check_sizes(study: Study, where: str) -> None:
+    """A strategy with {k} and no k would be no strategy at all."""
+    if not study.k and any("{k}" in spec for spec in study.strategies):
+        raise StudyError(f"{where}: a strategy holds {{k}}, but k is missing; give the sizes, such as k = [1, 2, 4, 8]")
 
 
 def write(study: Study, path: Path) -> None:

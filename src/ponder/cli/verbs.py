@@ -15,7 +15,7 @@ from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
 from ponder.cli.study import Study, read, write
 from ponder.core import Budget, Sampling
-from ponder.errors import PartialError, StudyError, UsageError
+from ponder.errors import DataError, PartialError, StudyError, UsageError
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
 from ponder.store.export import write as write_lines
@@ -39,8 +39,18 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
         with output.progress() as report:
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
         output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
+        if not as_json:
+            print(f"ponder: {billed(bank_journal or journal)}", file=sys.stderr)
         if done.failed:
             raise partial(done.failed, where, last_failure(bank_journal or journal))
+
+
+def billed(journal: Journal) -> str:
+    """What really happened on the wire, over the life of a bank; engines in this process have no attempts."""
+    [[requests, failed, tokens]] = journal.read(
+        "SELECT count(*), coalesce(sum(status != 'ok'), 0), coalesce(sum(completion), 0) FROM attempts"
+    )
+    return f"{requests!r} requests on the wire so far, {failed!r} of them failed, {tokens!r} completion tokens billed at most"
 
 
 def last_failure(journal: Journal) -> str:
@@ -142,7 +152,8 @@ def ls(what: str, *, as_json: bool) -> None:
         if resolved.exists():
             study = read(resolved)
             body = {"folder": str(file.parent), "name": study.name, "tasks": study.tasks, "policies": study.policies}
-            print(json.dumps(body) if as_json else f"{file.parent}  {', '.join(study.tasks)}  {', '.join(study.policies)}")
+            line = output.clean(f"{file.parent}  {', '.join(study.tasks)}  {', '.join(study.policies)}")
+            print(json.dumps(body) if as_json else line)
 
 
 def pull_model(name: str) -> None:
@@ -156,9 +167,14 @@ def pull_model(name: str) -> None:
 
 def export(where: Path, file: Path) -> None:
     """Write the canonical export."""
+    if file.exists() and file.resolve().parent == where.resolve():
+        raise UsageError(f"export: {file} stands in the study's own folder and would be overwritten; name another file")
     with ExitStack() as stack:
         study, journal, table = open_study(where, stack)
-        count = write_lines(canonical(journal, table.journal), file)
+        try:
+            count = write_lines(canonical(journal, table.journal), file)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
     if study.bank:
         print(f"ponder: with all samples and scores of the shared bank {study.bank}", file=sys.stderr)
     print(f"ponder: {count} lines in {file}", file=sys.stderr)

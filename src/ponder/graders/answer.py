@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ponder.graders.extract import DEFAULT_RULES, Rule, extract, numeric_key
+from ponder.graders.extract import DEFAULT_RULES, Rule, extract, numeric_key, without_thinking
 
 STATED_RULES = tuple(rule for rule in DEFAULT_RULES if rule is not Rule.LAST_NUMBER)
 
@@ -12,7 +12,7 @@ def stated_answer(text: str) -> str | None:
 
     Numbers come back in one spelling; other answers with case and outer spaces removed. None for an empty text.
     """
-    found = extract(text, STATED_RULES) or extract(text, (Rule.LAST_NUMBER,)) or text.strip()
+    found = extract(text, STATED_RULES) or extract(text, (Rule.LAST_NUMBER,)) or (without_thinking(text) or "").strip()
     return numeric_key(found) or " ".join(found.casefold().split()) or None
 
 

@@ -285,6 +285,9 @@ _NUMBER = re.compile(
 )
 _COUNTS = (
     "and or to plus minus times over divided squared cubed pi tau hundred hundreds thousand thousands million millions "
-    "billion billions trillion trillions dozen dozens pair pairs half halves third thirds quarter quarters"
+    "billion billions trillion trillions lakh lakhs crore crores dozen dozens pair pairs score scores half halves third thirds quarter "
+    "quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths twelfth twelfths "
+    "factorial root roots base mod modulo percentile is are was were be not no wrong incorrect false sorry more less fewer than but "
+    "if except without choose of"
 )
 _NOT_UNITS = frozenset(_COUNTS.split())

@@ -38,6 +38,10 @@ def check_address(url: str) -> str:
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         raise UsageError("openai: the address cannot be read; it must be http:// or https://, a host, and end in /v1") from None
+    if parts.query or parts.fragment:
+        raise UsageError(
+            "openai: the address holds a query, which would be shown; it must end in /v1, and the key goes into key_env"
+        )
     if parts.username is not None or parts.password is not None:
         raise UsageError("openai: the address holds a user name or password, which would be shown; give a key by key_env instead")
     if not whole:

@@ -82,7 +82,7 @@ class Gguf:
 
     async def __aenter__(self) -> Gguf:
         """Load the model and serve it. Raises `SetupError` if llama.cpp cannot."""
-        from ponder.policies.openai import openai
+        from ponder.policies.openai import Secret, openai
 
         key = secrets.token_urlsafe(24)
         server = await asyncio.to_thread(_serve, self, key)
@@ -90,7 +90,13 @@ class Gguf:
         # One request for each child: llama.cpp seeds a request, not a choice, and counts one choice of several. Probed afresh, because
         # a port says nothing of the model behind it. A queue as long as the slots keeps them busy; its end may wait for long.
         inner = openai(
-            f"{server.url}/v1", self.path.stem, concurrency=2 * self.slots, timeout=3600.0, many=False, fresh=True, key=key
+            f"{server.url}/v1",
+            self.path.stem,
+            concurrency=2 * self.slots,
+            timeout=3600.0,
+            many=False,
+            fresh=True,
+            key=Secret(key),
         )
         inner.observer = lambda attempt: self.observer(attempt)  # whoever it is by then
         self._inner = await self._stack.enter_async_context(inner)

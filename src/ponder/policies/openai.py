@@ -68,6 +68,10 @@ def openai(
         raise UsageError(f"openai: concurrency = {concurrency} and timeout = {timeout} must be above 0")
     if template and route == "chat":
         raise UsageError("openai: a template is applied on the completions route; leave route='chat' out")
+    if key is not None and not isinstance(key, Secret):
+        raise UsageError(
+            "openai: a key in a spec would be stored with the study; put it into the environment and name it by key_env"
+        )
     source = key_env if key is None else "`key`"
     secret = check_key(os.environ.get(key_env) if key is None else key, source)
     chosen: RouteChoice = "completions" if template or route == "completions" else "chat" if route == "chat" else "auto"
@@ -81,6 +85,12 @@ def openai(
         price=price,
         template=ChatTemplate(Path(template)) if template else None,
     )
+
+
+class Secret(str):
+    """A key made by code that keeps it to itself; a spec string cannot write one."""
+
+    __slots__ = ()
 
 
 class OpenAI:

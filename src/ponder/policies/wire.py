@@ -67,7 +67,7 @@ def logprobs_body(count: int, route: Route) -> dict[str, JSON]:
 def read_reply(body: JSON, *, strip: str = "") -> Reply:
     """A reply, checked. `strip` is a partial answer that the server may repeat before its continuation. Raises `MalformedError`."""
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
-        raise MalformedError(f"a reply without choices: {str(body)[:120]}")
+        raise MalformedError("a reply without choices")  # its text is not shown: servers repeat keys in it
     found = [_choice(one, strip) for one in cast("list[JSON]", body["choices"])]
     usage = body.get("usage")
     if not isinstance(usage, dict):
@@ -88,7 +88,7 @@ def completion_counts(reply: Reply, cap: int, stops: bool = False) -> list[int]:
     (`stops`); else the cap.
     """
     if reply.completion is not None and len(reply.choices) == 1:
-        return [reply.completion]
+        return [max(reply.completion, int(bool(reply.choices[0].text)))]  # text without a token is a server's mistake
     told = [len(choice.tokens) for choice in reply.choices if choice.tokens is not None]
     if len(told) < len(reply.choices):
         if reply.completion is None:
@@ -155,7 +155,7 @@ def _count(value: JSON) -> int:
 
 def _choice(one: JSON, strip: str) -> Choice:
     if not isinstance(one, dict):
-        raise MalformedError(f"a choice that is no object: {str(one)[:120]}")
+        raise MalformedError("a choice that is no object")
     message, finish, reason = one.get("message"), str(one.get("finish_reason")), one.get("stop_reason")
     if isinstance(message, dict):
         text = storable(message.get("content"))

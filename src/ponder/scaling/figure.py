@@ -1,7 +1,7 @@
 """One figure for every study: accuracy against tokens per question, with bands.
 
 Strategies are solid lines with a marker at every size; bounds that no strategy can buy without the reference (pass@k)
-are dashed. Colours are those of Okabe and Ito (2008), told apart with every common colour blindness, and every series
+are dashed. The first six colours are those of Okabe and Ito (2008), told apart with every common colour blindness; two more follow, and every series
 has a marker shape of its own. Labels stand at the ends of the lines, pushed apart where they would touch.
 """
 

@@ -215,7 +215,7 @@ def _hold(path: Path) -> int:
     """Take the lock of a study file. Raises `LockedError` naming the owner; the kernel frees it when the owner dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(f"{path.parent}: cannot be written ({error.strerror}); name another folder with --out") from error
     try:

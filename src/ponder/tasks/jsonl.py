@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ponder.core import Task
 from ponder.errors import DataError, UsageError
-from ponder.graders.answer import numeric_answer, stated_answer
-from ponder.graders.compare import Comparison, choice, exact, numeric
-from ponder.graders.extract import Rule, extract
+from ponder.graders.answer import STATED_RULES, numeric_answer
+from ponder.graders.compare import Comparison, choice, chosen_letter, exact, numeric, text_key
+from ponder.graders.extract import extract, without_thinking
 from ponder.types import JSON, Message, Problem, Question, Role, Verdict
 
 _JUDGES: dict[str, Callable[[str | None, str], Comparison]] = {"numeric": numeric, "exact": exact, "choice": choice}
@@ -48,6 +48,8 @@ def jsonl(
                 )
         text = str(row[question]).encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored or sent
         messages = tuple(Message(role, (body.replace("{question}", text),)) for role, body in template)
+        if row[answer] is None:
+            raise DataError(f"{path}:{number}: the answer is null; every problem needs one")
         reference = _reference(row[answer])
         _check_reference(reference, grader, f"{path}:{number}")
         problems.append(Problem(Question(str(row.get(id, number)), messages), reference))
@@ -59,9 +61,10 @@ def jsonl(
             )
         seen[problem.question.id] = at
     digest = hashlib.blake2b(
-        json.dumps([[p.question.id, p.question.messages[-1].text, p.reference] for p in problems]).encode(), digest_size=8
+        json.dumps([[p.question.id, [m.text for m in p.question.messages], p.reference] for p in problems]).encode(),
+        digest_size=8,
     )
-    key = numeric_answer if grader == "numeric" else _letter if grader == "choice" else stated_answer
+    key = {"numeric": numeric_answer, "choice": _letter, "exact": _text}[grader]
     return Task(
         Path(path).stem, f"jsonl-{digest.hexdigest()}/{print_}/{grader}", tuple(problems), key, CompareGrader(grader), max_tokens
     )
@@ -95,7 +98,14 @@ def _check_reference(reference: str, grader: str, place: str) -> None:
 
 
 def _letter(text: str) -> str | None:
-    return extract(text, (Rule.BOXED, Rule.TAG, Rule.PHRASE)) or text.strip() or None
+    """The letter chosen, so that "A" and "(A) 12" are one vote; None where none is."""
+    found = extract(text, STATED_RULES)
+    return chosen_letter(found or without_thinking(text) or "")
+
+
+def _text(text: str) -> str | None:
+    """The answer as text: `exact` compares what is written, so no number is given another spelling."""
+    return text_key(extract(text, STATED_RULES) or without_thinking(text) or "")
 
 
 def _reference(value: JSON) -> str:
