@@ -114,7 +114,7 @@ def table(points: Sequence[Point]) -> str:
         "|---|---|---|--:|--:|--:|---|--:|",
     ]
     for p in points:
-        task, policy, _ = p.cell.split(" | ")
+        task, policy, *_ = p.cell.split(" | ")
         rows.append(
             f"| {task} | {policy} | `{p.strategy}` | {p.k} | {p.tokens:.0f} | {p.value:.3f} | [{p.low:.3f}, {p.high:.3f}] | {p.n} x {p.seeds} |"
         )
