@@ -11,6 +11,7 @@ from pathlib import Path
 from shared import IN_FLIGHT, MAX_TOKENS, SAMPLES, TEMPERATURE, Load, finish
 
 from ponder.bank import TableBank
+from ponder.cli.runner import spare_the_collector
 from ponder.core import Attempt, Sampling
 from ponder.graders.answer import stated_answer
 from ponder.policies.openai import openai
@@ -57,6 +58,7 @@ async def main(url: str, journal: Journal, *, many: bool, questions_at_once: int
 
 
 BUILD.mkdir(exist_ok=True)
+spare_the_collector()  # as `ponder run` does
 with (
     tempfile.TemporaryDirectory(dir=BUILD, prefix="bench-") as folder,
     Journal(Path(folder) / "study.db") as opened,

@@ -7,6 +7,7 @@ comes from the bank. A run is stored when it is finished; one with failed childr
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,12 @@ def parse_strategy(text: str) -> Strategy:
     return cast("Strategy", parse(text, "strategies"))
 
 
+def spare_the_collector() -> None:
+    """Look for reference cycles less often: what travels has none, and looking after every 700 new values takes a third of a sample's time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 class Runner:
     """A study made ready: its specs parsed and checked before anything is opened or spent."""
 
@@ -128,6 +135,7 @@ class Runner:
         self, journal: Journal, bank_journal: Journal | None = None, report: Callable[[Progress], None] | None = None
     ) -> Progress:
         """Run what is not finished. Raises what a policy raises when its engine cannot be used; all that was paid for is kept."""
+        spare_the_collector()
         table = SqliteTable(bank_journal or journal)
         attempts: list[Attempt] = []
         async with AsyncExitStack() as stack:

@@ -85,7 +85,9 @@ def _prefix(chain: Chain) -> tuple[int, ...]:
     try:
         return tuple(tokenizer.encode_prompt(question, chain.text))
     except ValueError as error:
-        raise UsageError(f"the lab only reads lab problems, such as 'chain 3+4*2': {error}") from None
+        raise UsageError(
+            f"the lab only reads lab problems, such as 'chain 3+4*2' (a JSONL task sends them bare with prompt='plain'): {error}"
+        ) from None
 
 
 def _token(stop: str) -> int:
