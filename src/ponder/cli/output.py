@@ -213,7 +213,10 @@ def progress() -> Iterator[Callable[[Progress], None] | None]:
         nonlocal last
         if time.monotonic() - last >= 10 or p.done == p.total:
             last = time.monotonic()
-            print(f"ponder: {p.done}/{p.total} problems, {p.tokens:,} tokens charged to runs (banked ones too), {p.failed} failed", file=sys.stderr)
+            print(
+                f"ponder: {p.done}/{p.total} problems, {p.tokens:,} tokens charged to runs (banked ones too), {p.failed} failed",
+                file=sys.stderr,
+            )
 
     yield line
 
