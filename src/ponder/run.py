@@ -184,11 +184,17 @@ class Run:
                 shut = _Shut(verifier)
                 bank, judge = shut, judge and shut.judge
             nested = self._view(f"{self.stream}/score", Turns(turn.before), bank, judge)
-            scores = await self._bank.score(verifier, chains[:count], nested)
-            await turn.mine()
-            if len(scores) != count:
-                raise UsageError(f"{verifier!r} gave {len(scores)} scores for {count} chains; one each is the contract")
-            settled = [self._settle_score(score) for score in scores] + [self._unpaid_score() for _ in chains[count:]]
+            settled: list[Score] = []
+            dearest = 0  # tokens of one score, as far as is known: the price of a verifier is learnt from its first
+            while len(settled) < count and (size := self._scorable(count - len(settled), dearest, verifier)):
+                wave = chains[len(settled) :][:size]
+                scores = await self._bank.score(verifier, wave, nested)
+                await turn.mine()
+                if len(scores) != len(wave):
+                    raise UsageError(f"{verifier!r} gave {len(scores)} scores for {len(wave)} chains; one each is the contract")
+                dearest = max([dearest, *(score.usage.tokens for score in scores)])
+                settled += [self._settle_score(score) for score in scores]
+            settled += [self._unpaid_score() for _ in chains[len(settled) :]]
             self._meter.events.append(Event("score", self.spent, tuple(chains), tuple(settled)))
             return settled
 
@@ -351,6 +357,13 @@ class Run:
         meter.failed += child.finish == "error"
         meter.pay(step.usage, samples=1, money=money)
         return child
+
+    def _scorable(self, wanted: int, dearest: int, verifier: Verifier) -> int:
+        """How many scores can be started so that none of them runs past the tokens left, at the dearest price seen so far."""
+        if self.budget.tokens is None or not verifier.fingerprint:
+            return wanted
+        left = self.budget.tokens - self.spent.usage.tokens
+        return min(wanted, left // dearest if dearest else 1) if left > 0 else 0
 
     def _settle_score(self, score: Score) -> Score:
         spent, limits = self.spent.usage + score.usage, self.budget
