@@ -1,0 +1,229 @@
+"""The trusted side of a room's mother process: how she is started for each tier, and how she is asked for a program.
+
+bubblewrap   in an empty file system, without network, as a user who owns nothing; each program in namespaces of its own
+landlock     where namespaces are blocked: the kernel confines each program to reading the standard library; no work folder
+plain        no walls but limits: for sources of ours alone, or by explicit leave
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ponder.errors import SetupError
+from ponder.sandbox import kernel, seccomp
+from ponder.sandbox.core import Limits
+
+Tier: TypeAlias = Literal["bubblewrap", "landlock", "plain"]
+
+NOBODY = 65533  # who a mother that root starts becomes: an id that no system account has
+SAMPLES = (210_000, 10_000)  # first and number of the ids that programs get, one each, where root starts them without namespaces
+_READY = 20.0  # seconds a mother may take to start, on a busy machine with heavy modules to import
+_MODULES = ("kernel", "seccomp", "wire", "guest", "zygote", "launch")
+_BOOT = """
+import json, socket, sys, types
+control = socket.socket(fileno=int(sys.argv[1]))
+order = json.loads(control.recv(1 << 18))
+for name in ("ponder", "ponder.sandbox"):
+    sys.modules[name] = types.ModuleType(name)
+for name, source in order["modules"]:
+    module = types.ModuleType("ponder.sandbox." + name)
+    sys.modules[module.__name__] = module
+    setattr(sys.modules["ponder.sandbox"], name, module)
+    exec(compile(source, name + ".py", "exec"), module.__dict__)
+if order["launch"]:
+    control.detach()
+    module.go(order["launch"])
+sys.modules["ponder.sandbox.zygote"].serve(control, order["setup"])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a mother is made from. preload: modules imported once, for all programs; with any, the site-packages are readable."""
+
+    tier: Tier
+    preload: tuple[str, ...] = ()
+
+
+class Mother:
+    """One mother process. Thread-safe. Ends when closed, or when this process ends, however it ends."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self._lock = threading.Lock()
+        self._control, self._process = _start(blueprint)
+
+    def bear(self, limits: Limits, fds: Sequence[int], *, grouped: bool) -> None:
+        """Ask for a program; the descriptors are answer channel, report, and standard input, output and error if it has any.
+
+        Raises `SetupError` if she is dead.
+        """
+        job = {
+            "seconds": limits.seconds,
+            "memory": limits.memory,
+            "disk": limits.disk,
+            "processes": limits.processes,
+            "grouped": grouped,
+        }
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [json.dumps(job).encode()], list(fds))
+            except OSError as error:
+                raise SetupError(f"sandbox {self.blueprint.tier}: its mother process is gone ({error.strerror})") from None
+
+    def close(self) -> None:
+        """End her; programs that still run die with her."""
+        self._control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether she is dead."""
+        return self._process.poll() is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the outermost process of hers, on this machine."""
+        return self._process.pid
+
+
+def missing(tier: Tier) -> str:
+    """What the tier lacks on this machine, as far as it can be seen without trying; "" for nothing."""
+    if tier == "plain":
+        return ""
+    if sys.platform != "linux":
+        return f"needs Linux, this is {sys.platform}"
+    if not seccomp.supported():
+        return f"has no system call filter for {os.uname().machine}"
+    if tier == "bubblewrap" and shutil.which("bwrap") is None:
+        return "bwrap is not installed (apt install bubblewrap, dnf install bubblewrap)"
+    if tier == "landlock" and kernel.landlock_version() < 1:
+        return "this kernel has no Landlock, or has it switched off (Linux 5.13 or later, lsm=landlock)"
+    return ""
+
+
+def _start(blueprint: Blueprint) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    lack = missing(blueprint.tier)
+    if lack:
+        raise SetupError(f"sandbox {blueprint.tier}: {lack}")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    root, walled = os.geteuid() == 0, blueprint.tier != "plain"
+    program = [_interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, str(theirs.fileno())]
+    readable = _readable(blueprint)
+    argv = _bubblewrap(program, readable) if blueprint.tier == "bubblewrap" else program
+    orders: list[dict[str, object]] = []
+    if root and walled:
+        uid = NOBODY if blueprint.tier == "bubblewrap" else None
+        covers, binds = _unreachable([*readable, program[0]])
+        orders.append({"launch": {"covers": covers, "binds": binds, "uid": uid, "argv": argv}})
+        argv = program
+    uids = list(SAMPLES) if root and blueprint.tier == "landlock" else []
+    paths = _packages() if blueprint.preload else []
+    setup = {"tier": blueprint.tier, "readable": readable, "preload": list(blueprint.preload), "paths": paths, "uids": uids}
+    orders.append({"launch": None, "setup": setup})
+    modules = [(name, resources.files("ponder.sandbox").joinpath(f"{name}.py").read_text("utf-8")) for name in _MODULES]
+    environment = {
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+    }  # and nothing of ours: /proc shows the environment of the first process
+    with tempfile.TemporaryFile() as said, theirs:
+        process = subprocess.Popen(
+            argv,
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            for order in orders:
+                ours.send(json.dumps({"modules": modules, **order}).encode())
+            ours.settimeout(_READY)
+            if ours.recv(16) != b"ready":
+                raise OSError("it ended at once")
+            ours.settimeout(None)
+        except OSError as error:
+            process.kill()
+            process.wait()
+            ours.close()
+            said.seek(0)
+            last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise SetupError(f"sandbox {blueprint.tier}: cannot be started: {last or error}") from None
+    return ours, process
+
+
+def _interpreter() -> str:
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _packages() -> list[str]:
+    return list(dict.fromkeys(sysconfig.get_paths()[name] for name in ("purelib", "platlib")))
+
+
+def _readable(blueprint: Blueprint) -> list[str]:
+    """Interpreter, standard library, shared libraries, time zones; packages where they are asked for. None is inside another."""
+    wanted = [
+        sysconfig.get_paths()["stdlib"],
+        f"{sys.base_prefix}/lib",
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc/ld.so.cache",
+    ]
+    wanted += ["/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom"]
+    if blueprint.preload:
+        wanted += _packages()
+    there = [path for path in dict.fromkeys(wanted) if os.path.exists(path)]
+    return [path for path in there if not any(path != other and path.startswith(f"{other}/") for other in there)]
+
+
+def _unreachable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Folders that somebody who owns nothing cannot enter on the way to these paths, and the paths beneath them."""
+    covers: dict[str, None] = {}
+    beneath = []
+    for path in paths:
+        for folder in reversed(Path(path).parents):
+            with contextlib.suppress(OSError):
+                if not folder.stat().st_mode & 0o001:
+                    covers[str(folder)] = None
+                    beneath.append(path)
+                    break
+    return list(covers), beneath
+
+
+def _bubblewrap(program: Sequence[str], readable: Sequence[str]) -> list[str]:
+    argv = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+    ]
+    argv += ["--unshare-cgroup-try", "--new-session", "--cap-drop", "ALL", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+    argv += ["--hostname", "sandbox", "--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"]
+    for path in [*readable, program[0]]:
+        argv += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
+    return [*argv, "--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/", "--", *program]
