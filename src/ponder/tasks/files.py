@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,49 +15,60 @@ from pathlib import Path
 from ponder.errors import DataError
 from ponder.types import JSON, Message, Problem, Role
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
+Row = dict[str, JSON]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record. file: its name without ending; number: its line, from 1 (of an array: its place); place: both, for messages."""
-
-    file: str
-    number: int
-    place: str
-    fields: Mapping[str, JSON]
-
-
-def read_rows(path: str, header: Sequence[str] = ()) -> list[Row]:
-    """The records of a JSONL, JSON (an array) or CSV file, gzipped or not, or of all such files of a folder, in order of their names.
-
-    header: the names of the columns of a CSV file without a first line of names. Raises `DataError` with file and line.
-    """
-    where = Path(path)
-    files = sorted(file for file in where.iterdir() if file.name.endswith(SUFFIXES)) if where.is_dir() else [where]
-    found = [row for file in files for row in _read(file, header)]
+def rows(path: str) -> list[tuple[str, Row]]:
+    """The objects of a JSONL file or a JSON array, gzipped or not, each with its place for messages. Raises `DataError`."""
+    try:
+        body = Path(path).read_bytes()
+        text = (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); convert it first") from None
+    except (OSError, EOFError, zlib.error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({told}); give the path of a .jsonl or .jsonl.gz file") from None
+    if text.lstrip().startswith("["):
+        array = _json(text, path)
+        items = [(f"{path}[{number}]", item) for number, item in enumerate(array if isinstance(array, list) else [])]
+    else:
+        places = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        items = [(place, _json(line, place)) for place, line in places]
+    found = []
+    for place, item in items:
+        if not isinstance(item, dict):
+            raise DataError(f"{place}: is {type(item).__name__}, not an object with the fields of a problem")
+        found.append((place, item))
     if not found:
         raise DataError(f"{path}: holds no problem; one JSON object a line is expected")
     return found
 
 
+def field(row: Row, place: str, *names: str) -> str:
+    """The text of the first of these fields that the row has. Raises `DataError`."""
+    value = next((row[name] for name in names if row.get(name) is not None), None)
+    if not isinstance(value, str):
+        lack = "no text" if any(name in row for name in names) else "nothing"
+        raise DataError(f"{place}: has {lack} under {' or '.join(map(repr, names))}; its fields are {', '.join(row)}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Messages in which {question} stands for the question, and other {names} for other parts. fingerprint: of the file."""
+    """Messages in which {names} stand for parts of a problem. fingerprint: of the file."""
 
     messages: tuple[tuple[Role, str], ...]
     fingerprint: str
 
-    def ask(self, question: str, **parts: str) -> tuple[Message, ...]:
+    def fill(self, **parts: str) -> tuple[Message, ...]:
         """The messages of one problem. What a problem itself says in braces is left alone."""
-        said = {name: plain(text) for name, text in {"question": question, **parts}.items()}
-        return tuple(Message(role, (_PART.sub(lambda part: said.get(part[1], part[0]), body),)) for role, body in self.messages)
+        return tuple(Message(role, (_PART.sub(lambda part: parts.get(part[1], part[0]), body),)) for role, body in self.messages)
 
 
 _PART = re.compile(r"\{(\w+)\}")
 
 
-def read_prompt(name: str) -> Prompt:
+def prompt(name: str) -> Prompt:
     """A prompt of ours by name, or of a JSON file by its path. Raises `DataError` unless it holds {question}."""
     folder = resources.files("ponder.tasks") / "prompts"
     own = folder / f"{name}.json"
@@ -74,62 +83,20 @@ def read_prompt(name: str) -> Prompt:
     return Prompt(messages, hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
 
 
-def check_ids(problems: Sequence[Problem], path: str, way_out: str) -> None:
-    """Raise `DataError` where two problems have one id."""
+def fingerprint(problems: Sequence[Problem]) -> str:
+    """Of ids, messages and references. Raises `DataError` where two ids are equal."""
     seen: set[str] = set()
     for problem in problems:
         if problem.question.id in seen:
-            raise DataError(f"{path}: the id {problem.question.id!r} stands on two lines; ids must differ, {way_out}")
+            raise DataError(f"the id {problem.question.id!r} stands on two lines; ids must differ")
         seen.add(problem.question.id)
-
-
-def digest(problems: Sequence[Problem]) -> str:
-    """Of ids, messages and references, as 16 hexadecimal digits."""
     body = [[problem.question.id, [m.text for m in problem.question.messages], problem.reference] for problem in problems]
     return hashlib.blake2b(json.dumps(body).encode(), digest_size=8).hexdigest()
 
 
-def plain(value: JSON) -> str:
-    """As text, without lone surrogates, which can be neither stored nor sent."""
-    return str(value).encode("utf-8", "replace").decode()
-
-
-def _read(path: Path, header: Sequence[str]) -> Iterator[Row]:
-    stem = path.name.partition(".")[0]
-    text = _text(path)
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        table = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header or None)
-        for fields in table:
-            yield Row(stem, table.line_num, f"{path}:{table.line_num}", {str(key): value for key, value in fields.items()})
-    elif text.lstrip().startswith("["):
-        for number, item in enumerate(_array(text, str(path)), 1):
-            yield Row(stem, number, f"{path}[{number}]", _fields(item, f"{path}[{number}]"))
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield Row(stem, number, f"{path}:{number}", _fields(_json(line, f"{path}:{number}"), f"{path}:{number}"))
-
-
-def _text(path: Path) -> str:
-    try:
-        body = path.read_bytes()
-        return (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); convert it first") from None
-    except (OSError, EOFError, zlib.error) as error:
-        told = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({told}); give the path of a JSONL file") from None
-
-
-def _array(text: str, place: str) -> list[JSON]:
-    body = _json(text, place)
-    return body if isinstance(body, list) else [body]
-
-
-def _fields(item: JSON, place: str) -> dict[str, JSON]:
-    if not isinstance(item, dict):
-        raise DataError(f"{place}: is {type(item).__name__}, not an object with the fields of a problem")
-    return item
+def clean(text: str) -> str:
+    """Without lone surrogates, which can be neither stored nor sent, and with line ends of one kind."""
+    return text.encode("utf-8", "replace").decode().replace("\r\n", "\n")
 
 
 def _json(text: str, place: str) -> JSON:
