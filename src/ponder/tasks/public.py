@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ponder.core import Task
 from ponder.errors import DataError, SetupError, UsageError
 from ponder.graders.extract import numeric_key
 from ponder.tasks.compared import CompareGrader, answer_key
-from ponder.tasks.files import Prompt, clean, fingerprint
-from ponder.tasks.files import prompt as read_prompt
-from ponder.tasks.records import Record, read_records
+from ponder.tasks.files import Prompt, Row, check_ids, digest, plain, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -51,7 +49,7 @@ def gsm8k(path: str = "", split: str = "", prompt: str = "step_by_step", max_tok
     """
     template, problems = read_prompt(prompt), []
     for row in _rows(GSM8K, path, split):
-        reference = clean(str(_field(row, "answer"))).rpartition("####")[2].strip()
+        reference = plain(_field(row, "answer")).rpartition("####")[2].strip()
         if numeric_key(reference) is None:
             raise DataError(f"{row.place}: gsm8k: the answer {reference!r} is no number")
         problems.append(_problem(GSM8K, row, template, str(_field(row, "question")), reference))
@@ -66,7 +64,7 @@ def math500(path: str = "", split: str = "", prompt: str = "boxed", max_tokens: 
     """
     template, problems = read_prompt(prompt), []
     for row in _rows(MATH500, path, split):
-        reference = clean(str(_field(row, "answer"))).strip()
+        reference = plain(_field(row, "answer")).strip()
         problems.append(_problem(MATH500, row, template, str(_field(row, "problem", "question")), reference))
     return _maths(MATH500, path, problems, template, max_tokens)
 
@@ -132,7 +130,7 @@ def _integers(source: Source, path: str, split: str, prompt: str, max_tokens: in
     """Tasks whose answers are integers, however the file writes them: 73, "073", 73.0, 73 degrees."""
     template, problems = read_prompt(prompt), []
     for row in _rows(source, path, split):
-        given = clean(str(_field(row, "answer")))
+        given = plain(_field(row, "answer"))
         reference = numeric_key(given) or ""
         if not reference.lstrip("-").isdigit() or (among and int(reference) not in among):
             bound = f"an integer of {among.start} to {among.stop - 1}" if among else "an integer"
@@ -158,19 +156,17 @@ def _choice(
 
 
 def _identity(source: Source, path: str, problems: Sequence[Problem], prompt: Prompt, rule: str) -> str:
-    try:
-        return f"{source.name}-{fingerprint(problems)}/{prompt.fingerprint}/{rule}"
-    except DataError as error:
-        raise DataError(f"{path or source.hub}: {error}") from None
+    check_ids(problems, path or source.hub, "so mend the file")
+    return f"{source.name}-{digest(problems)}/{prompt.fingerprint}/{rule}"
 
 
-def _problem(source: Source, row: Record, prompt: Prompt, question: str, reference: str) -> Problem:
+def _problem(source: Source, row: Row, prompt: Prompt, question: str, reference: str) -> Problem:
     found = _find(row, "unique_id", "record id", "id", "url")
-    id_ = clean(str(found.value)) if found and found.value not in (None, "") else f"{source.name}-{row.number}"
-    return Problem(Question(id_, prompt.fill(question=clean(question)), _metadata(source, row)), reference)
+    id_ = plain(found.value) if found and found.value not in (None, "") else f"{source.name}-{row.number}"
+    return Problem(Question(id_, prompt.ask(question), _metadata(source, row)), reference)
 
 
-def _metadata(source: Source, row: Record) -> Mapping[str, JSON]:
+def _metadata(source: Source, row: Row) -> Mapping[str, JSON]:
     """Subject and level, where the file has them. Nothing that tells the answer."""
     subject = _find(row, "subject", "high-level domain", "type")
     level = _find(row, "level", "writer's difficulty estimate")
@@ -188,7 +184,7 @@ def _draw(seed: int, question: str, option: str) -> bytes:
     return hashlib.blake2b("\x1f".join((str(seed), question, option)).encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def _options(row: Record) -> list[str]:
+def _options(row: Row) -> list[str]:
     found = _find(row, "choices", "options")
     if found is None:
         cells = [_find(row, letter) for letter in ALPHABET[:5].lower()]
@@ -202,7 +198,7 @@ def _options(row: Record) -> list[str]:
     return options
 
 
-def _letter(row: Record, options: int) -> str:
+def _letter(row: Row, options: int) -> str:
     """The right letter, from an index (0 is A) or a letter."""
     given = _field(row, "answer")
     text = str(given).strip().upper()
@@ -214,7 +210,7 @@ def _letter(row: Record, options: int) -> str:
     return ALPHABET[at]
 
 
-def _field(row: Record, *names: str) -> JSON:
+def _field(row: Row, *names: str) -> JSON:
     """The first of the names that the row has. Raises `DataError` for none, and for null or an empty text."""
     found = _find(row, *names)
     if found is None:
@@ -224,7 +220,7 @@ def _field(row: Record, *names: str) -> JSON:
     return found.value
 
 
-def _find(row: Record, *names: str) -> _Found | None:
+def _find(row: Row, *names: str) -> _Found | None:
     """Names match whatever their case, and with underscores for spaces."""
     plainly = {_plainly(key): _Found(key, value) for key, value in row.fields.items()}
     return next((plainly[_plainly(name)] for name in names if _plainly(name) in plainly), None)
@@ -234,17 +230,17 @@ def _plainly(name: str) -> str:
     return name.lower().replace("_", " ").strip()
 
 
-def _rows(source: Source, path: str, split: str, header: Sequence[str] = ()) -> list[Record]:
+def _rows(source: Source, path: str, split: str, header: Sequence[str] = ()) -> list[Row]:
     if path and split:
         raise UsageError(
             f"{source.name}: split={split!r} chooses among the hub's, and the file {path!r} is one; give one of the two"
         )
     if path:
-        return read_records(path, header)
+        return [replace(row, number=number) for number, row in enumerate(read_rows(path, header), 1)]
     return _from_hub(source, split or source.split)
 
 
-def _from_hub(source: Source, split: str) -> list[Record]:
+def _from_hub(source: Source, split: str) -> list[Row]:
     way_out = f"give the path of its file: {source.name}('FILE')"
     try:
         from datasets import load_dataset
@@ -257,4 +253,4 @@ def _from_hub(source: Source, split: str) -> list[Record]:
         body = load_dataset(source.hub, source.configuration or None, split=split)
     except Exception as error:  # whatever the library and its network say, the way out is the same
         raise SetupError(f"{source.name}: {source.hub} (split {split}) did not come from the hub ({error}); {way_out}") from error
-    return [Record(number, source.name, f"{source.hub}: record {number}", dict(row)) for number, row in enumerate(body, 1)]
+    return [Row(source.name, number, f"{source.hub}: record {number}", dict(row)) for number, row in enumerate(body, 1)]
