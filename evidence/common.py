@@ -54,9 +54,10 @@ def run_study(study: Study) -> tuple[list[Line], Path]:
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(where / "study.db"))
         write(study, where / "study.resolved.toml")
-        write_provenance(where / "provenance.json", study)
+        runner = Runner(study)
+        write_provenance(where / "provenance.json", study, runner.sandbox())
         with output.progress() as report:
-            interruptible(Runner(study).run(journal, None, report), resume=f"make evidence NAME={study.name}")
+            interruptible(runner.run(journal, None, report), resume=f"make evidence NAME={study.name}")
         return Curves(study, StudyStore(journal), SqliteTable(journal)).lines(), where
 
 

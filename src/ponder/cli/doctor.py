@@ -9,9 +9,11 @@ from dataclasses import asdict
 
 from ponder.cli import output
 from ponder.cli.provenance import provenance
+from ponder.errors import PonderError
+from ponder.sandbox.rooms import BEST_FIRST, describe, room
 from ponder.types import JSON
 
-_EXTRAS = {"hf": ("torch", "transformers"), "gguf": ("xllamacpp",), "train": ("torch",)}
+_EXTRAS = {"hf": ("torch", "transformers"), "gguf": ("xllamacpp",), "train": ("torch",), "gym": ("reasoning_gym",)}
 
 
 def report(url: str | None, model: str, *, fresh: bool, as_json: bool) -> None:
@@ -38,7 +40,13 @@ def _machine() -> dict[str, JSON]:
             body[f"lab {size}"] = f"{parameters(lab.load(size).weights):,} parameters, {lab.fingerprint(size)}"
         except (ValueError, OSError) as error:
             body[f"lab {size}"] = f"broken: {error}"
-    body["sandbox"] = "none: graders that run code are not part of this version"
+    for tier in BEST_FIRST:
+        fault = describe(tier)
+        body[f"sandbox {tier}"] = f"not usable: {fault}" if fault else "holds: passed its self-test"
+    try:
+        body["sandbox"] = f"{room().tier} is used"
+    except PonderError as error:
+        body["sandbox"] = str(error)
     return body
 
 

@@ -36,6 +36,14 @@ app = App(
 app["--help"].group = app["--version"].group = "Other"
 
 # ruff: noqa: D417  --json and --out are described where they are defined
+UnsafeFlag = Annotated[
+    bool,
+    Parameter(
+        name="--unsafe-exec",
+        negative="",
+        help="Run model-written code unprotected where no sandbox is usable; kept in the provenance.",
+    ),
+]
 JSONFlag = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line on stdout, nothing else.")]
 OutOption = Annotated[Path | None, Parameter(name="--out", help="Study folder; default studies/NAME.")]
 
@@ -61,6 +69,7 @@ def run(
     out: OutOption = None,
     bank: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    unsafe_exec: UnsafeFlag = False,
     json: JSONFlag = False,
 ) -> None:
     """Run a study, or go on with it: what is banked is not paid for again.
@@ -112,6 +121,7 @@ def run(
     elif not (task and policy and strategy):
         raise UsageError("run: give a study file, or --task, --policy and --strategy; `ponder run --help` has examples")
     checked: Study = check(options, where)
+    _permit(unsafe_exec)
     verbs.run(checked, out, dry_run=dry_run, as_json=json)
 
 
@@ -126,6 +136,7 @@ def solve(
     temperature: float = 1.0,
     max_tokens: int = 1024,
     seed: int = 0,
+    unsafe_exec: UnsafeFlag = False,
     json: JSONFlag = False,
 ) -> None:
     """Spend compute on one question and print the answer.
@@ -142,6 +153,7 @@ def solve(
     from ponder.cli import verbs
     from ponder.core import Budget, Sampling
 
+    _permit(unsafe_exec)
     text = sys.stdin.read() if question == "-" else question
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     limit = Budget(**_budget(budget)) if budget else Budget()  # type: ignore[arg-type]  # whole numbers where they must be
@@ -329,6 +341,14 @@ def partial(failed: int, folder: Path, last: str) -> PartialError:
     return PartialError(
         f"{failed} samples failed and are no answers{why}; all others are kept in {folder}; draw them again with: {resume_line(folder)}"
     )
+
+
+def _permit(unsafe_exec: bool) -> None:
+    if unsafe_exec:
+        from ponder.sandbox.rooms import permit_unsafe
+
+        print("ponder: --unsafe-exec: without a usable sandbox, model-written code will run as you do", file=sys.stderr)
+        permit_unsafe()
 
 
 def _sampling(temperature: list[float] | None, top_p: list[float] | None) -> list[Sampling] | None:

@@ -13,7 +13,7 @@ from ponder.cli.study import Study
 from ponder.store.export import write as write_lines
 from ponder.types import JSON
 
-_PACKAGES = ("ponder-ttc", "numpy", "aiohttp", "torch", "transformers", "xllamacpp")
+_PACKAGES = ("ponder-ttc", "numpy", "aiohttp", "torch", "transformers", "xllamacpp", "math-verify", "reasoning-gym")
 
 
 def provenance() -> dict[str, JSON]:
@@ -28,9 +28,9 @@ def provenance() -> dict[str, JSON]:
     return {"python": platform.python_version(), "versions": versions, "machine": machine, "git": _git()}
 
 
-def write_provenance(path: Path, study: Study) -> None:
-    """Write it beside the study; a bank shared with other studies keeps its own."""
-    body = {**provenance(), "study": study.name, "seeds": list(study.seeds), "sandbox": None}
+def write_provenance(path: Path, study: Study, sandbox: str | None = None) -> None:
+    """Write it beside the study; a bank shared with other studies keeps its own. sandbox: the tier that held model-written code, if any ran."""
+    body = {**provenance(), "study": study.name, "seeds": list(study.seeds), "sandbox": sandbox}
     write_lines(iter([json.dumps(body, indent=2)]), path)
 
 

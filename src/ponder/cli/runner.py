@@ -21,6 +21,7 @@ from ponder.cli.study import Study, capped
 from ponder.core import Attempt, Budget, Outcome, Policy, Sampling, Strategy, Task, batches, logprobs_needed, parts
 from ponder.errors import OracleError
 from ponder.run import Run, solve
+from ponder.sandbox.rooms import room
 from ponder.spec import named, parse, render
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
 from ponder.store.journal import fault
@@ -108,6 +109,14 @@ class Runner:
             raise OracleError(
                 f"{oracles[0]!r} lets the grader take part in the search; give --allow-oracle (or allow_oracle = true) if an upper bound is meant"
             )
+
+    def sandbox(self) -> str | None:
+        """The tier that will hold model-written code, tried now, before anything is spent; None if none will run.
+
+        Raises `SetupError` (exit code 3) where there is no usable one.
+        """
+        judges = [task.grader for task in self.tasks] + [part for strategy in self.strategies for part in parts(strategy)]
+        return room().tier if any(getattr(judge, "runs_code", False) for judge in judges) else None
 
     async def open(self, stack: AsyncExitStack, observe: Callable[[Attempt], None]) -> list[Cell]:
         """Open every policy (its own and those inside strategies); returns the cells."""

@@ -14,8 +14,9 @@ from ponder.cli.main import interruptible, partial, resume_line
 from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
 from ponder.cli.study import Study, read, write
-from ponder.core import Budget, Sampling
+from ponder.core import Budget, Sampling, parts
 from ponder.errors import DataError, PartialError, StudyError, UsageError
+from ponder.sandbox.rooms import room
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
 from ponder.store.export import write as write_lines
@@ -30,12 +31,12 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
     if dry_run:
         output.plan(runner, as_json=as_json)
         return
-    where = folder(study, out)
+    where, tier = folder(study, out), runner.sandbox()
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(where / STUDY_FILE))
         bank_journal = stack.enter_context(Journal(Path(study.bank))) if study.bank else None
         write(study, where / "study.resolved.toml")
-        write_provenance(where / "provenance.json", study)
+        write_provenance(where / "provenance.json", study, tier)
         with output.progress() as report:
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
         output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
@@ -67,6 +68,8 @@ async def solve_one(
     from ponder.run import solve
 
     strategy, policy = parse_strategy(strategy_spec), parse_policy(policy_spec)
+    if any(getattr(part, "runs_code", False) for part in parts(strategy)):
+        room()  # refuses before anything is spent
     question = Question("question", (user(text),))
     async with AsyncExitStack() as stack:
         if hasattr(policy, "__aenter__"):

@@ -71,6 +71,7 @@ def _bound(folder: Path, limits: Limits) -> None:
     bounds = {
         "memory.max": limits.memory,
         "memory.swap.max": 0,
+        "memory.oom.group": 1,
         "memory.limit_in_bytes": limits.memory,
         "memory.memsw.limit_in_bytes": limits.memory,
         "pids.max": limits.processes + _THREADS,

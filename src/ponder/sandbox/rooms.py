@@ -70,8 +70,10 @@ class Room:
         with self._lock:
             if self._owner != os.getpid():  # a fork of ours: her socket is the parent's to use
                 self._mother, self._owner = None, os.getpid()
-            if self._mother is None or self._mother.ended:
-                self._mother = Mother(self.blueprint)
+            if self._mother and self._mother.ended:
+                self._mother.close()
+                self._mother = None
+            self._mother = self._mother or Mother(self.blueprint)
             return self._mother
 
 

@@ -52,18 +52,9 @@ class Program:
         self._slot.__enter__()
         self._channel, theirs = socket.socketpair()
         self._report, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        given = [theirs.fileno(), report.fileno(), *self._open_streams()]
-        self._group = fitting(self.limits)
         try:
-            self._mother = self._living()
-            self._mother.bear(self.limits, given, grouped=self._group is not None)
-            theirs.close()
-            report.close()
-            for fd in given[2:]:
-                os.close(fd)
-            self._child = self._born()
-            if self._group:
-                self._group.add(self._child)
+            with theirs, report:
+                self._bear(theirs.fileno(), report.fileno())
             self._start = time.monotonic()
             self._deadline = self._start + self.limits.seconds
             self._begin()
@@ -71,6 +62,20 @@ class Program:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _bear(self, channel: int, report: int) -> None:
+        """Have the process made; it is let in, into its control group first, by what `_begin` sends."""
+        streams = self._open_streams()
+        try:
+            self._group = fitting(self.limits)
+            self._mother = self._living()
+            self._mother.bear(self.limits, [channel, report, *streams], grouped=self._group is not None)
+        finally:
+            for fd in streams:
+                os.close(fd)
+        self._child = self._born()
+        if self._group:
+            self._group.add(self._child)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._child is not None:
@@ -98,7 +103,9 @@ class Program:
         def handle(value: object) -> object:
             if isinstance(value, Handle):
                 return value.id
-            raise TypeError(f"{call.function}: a {type(value).__name__} is no plain value; see ponder.sandbox.core.Value")
+            raise TypeError(
+                f"{call.function}: an argument of type {type(value).__name__} is no plain value; see ponder.sandbox.core.Value"
+            )
 
         line = [call.function, wire.encode(call.args, handle), wire.encode(dict(call.kwargs), handle)]
         try:

@@ -9,6 +9,7 @@ One fork serves one program. Runs inside the sandbox: standard library only. See
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -89,6 +90,7 @@ def _keep(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
             for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
                 with open(f"/proc/self/{file}", "w") as proc:
                     proc.write(text)
+        table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the program will cover it
         kernel.die_with_parent()  # after the namespaces: the kernel forgets it when capabilities are gained
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
@@ -98,21 +100,22 @@ def _keep(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
         socket.send_fds(report, [b"pid"], [handle])
         for fd in (handle, fds[0], *fds[2:]):
             os.close(fd)
-        ended = _await(child, job)
+        ended = _await(child, job, table)
     except OSError as error:
         ended = f"failed {error}"
-    report.send(ended.encode())
+    with contextlib.suppress(OSError):  # the other side need not wait for it
+        report.send(ended.encode())
     os._exit(0)
 
 
-def _await(child: int, job: Job) -> str:
+def _await(child: int, job: Job, proc: int) -> str:
     if job["processes"] == 1 or job["grouped"]:
         return f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
     while True:
         gone, status = os.waitpid(child, os.WNOHANG)
         if gone:
             return f"ended {os.waitstatus_to_exitcode(status)}"
-        if _tree(child) > job["memory"]:
+        if _tree(child, proc) > job["memory"]:
             os.kill(child, signal.SIGKILL)  # process 1 of its namespace: everything beneath it goes, too
             os.waitpid(child, 0)
             return "ended -9 memory"
@@ -203,29 +206,27 @@ def _size() -> int:
         return 0
 
 
-def _tree(root: int) -> int:
-    """Bytes of memory that a process and all its descendants hold."""
+def _tree(root: int, proc: int) -> int:
+    """Bytes of memory that a process and all its descendants hold. proc: a descriptor of /proc."""
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
+    pages: dict[int, int] = {}
+    for name in os.listdir(proc):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # gone in between
-    members, total = {root}, 0
+            with contextlib.suppress(OSError):  # gone in between
+                fields = _read(f"{name}/stat", proc).rpartition(")")[2].split()
+                parents[int(name)], pages[int(name)] = int(fields[1]), int(fields[21])
+    members = {root}
     for _ in parents:  # children may stand before their parents: as many rounds as there are generations, at most
         grown = members | {pid for pid, parent in parents.items() if parent in members}
         if grown == members:
             break
         members = grown
-    for pid in members:
-        try:
-            with open(f"/proc/{pid}/statm") as file:
-                total += int(file.read().split()[1]) * resource.getpagesize()
-        except OSError:
-            continue
-    return total
+    return sum(pages.get(pid, 0) for pid in members) * resource.getpagesize()
+
+
+def _read(path: str, folder: int) -> str:
+    with open(os.open(path, os.O_RDONLY, dir_fd=folder)) as file:
+        return file.read()
 
 
 # What most programs import, and what the guest needs; "collections.abc" and "typing" are what generated programs begin with.

@@ -1,0 +1,344 @@
+"""The sandbox on this machine, tier by tier: what comes back of programs that answer, fail, stall, shout and lie."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import ponder.types
+from ponder.errors import SetupError, UsageError
+from ponder.sandbox import groups, kernel, rooms
+from ponder.sandbox.core import Call, Handle, Limits, Reply, Stopped
+from ponder.sandbox.mother import Blueprint, _unreachable, missing
+from ponder.sandbox.rooms import Room, describe, room
+from ponder.sandbox.selftest import examine, faults
+
+pytestmark = [pytest.mark.integration]
+SOURCE = str(Path(ponder.types.__file__).parents[1])
+QUICK = Limits(seconds=1.0)
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "landlock", "plain"])
+def sandbox(request):
+    lack = describe(request.param) if request.param != "plain" else ""
+    if lack:
+        pytest.skip(f"{request.param}: {lack}")
+    made = Room(Blueprint(request.param))
+    yield made
+    made.close()
+
+
+def one(sandbox, source, *args, limits=QUICK):
+    return sandbox.run(source, [Call("f", args)], limits)
+
+
+def test_a_program_answers_calls_in_order_with_the_types_it_gave(sandbox):
+    source = "def f(x): return (x, {x}, [str(x)], {x: None})\nclass A:\n    def __init__(self): self.n = 0\n    def up(self, by=1):\n        self.n += by\n        return self.n"
+    calls = [Call("f", (3,)), Call("A().up", (), {"by": 5}), Call("g")]
+    outcome = sandbox.run(source, calls, QUICK)
+    assert outcome.status == "ok"
+    assert outcome.replies == (
+        Reply((3, {3}, ["3"], {3: None})),
+        Reply(5),
+        Reply(error="NameError", message="name 'g' is not defined"),
+    )
+
+
+def test_objects_stay_inside_and_can_be_handed_back(sandbox):
+    source = "class A:\n    n = 0\n    def up(self):\n        self.n += 1\n        return self.n\ndef use(a): return a.up()"
+    with sandbox.open(source, QUICK) as session:
+        made = session.call(Call("A"))
+        assert made.value == Handle(0)
+        assert session.call(Call("use", (made.value,))) == Reply(1)
+        assert session.call(Call("#0.up")) == Reply(2)
+        assert session.call(Call("#9")).error == "IndexError"
+
+
+def test_an_exception_is_an_answer_with_its_name_and_message(sandbox):
+    reply = one(sandbox, "def f(x): raise KeyError(x)", "k").replies[0]
+    assert (reply.error, reply.message) == ("KeyError", "'k'")
+    lying = "class E(Exception):\n    def __str__(self): raise SystemExit\ndef f(): raise E\n"
+    assert one(sandbox, lying).replies == (Reply(error="E"),)
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "detail"),
+    [
+        ("def f(): return 1\n1/0", "error", "ZeroDivisionError: division by zero"),
+        ("def f(:", "error", "SyntaxError"),
+        ("(" * 5000, "error", ""),
+        ("\0", "error", ""),
+        ("import sys; sys.exit(0)", "error", "SystemExit"),
+        ("def f():\n    while True: pass", "timeout", "1 s"),
+        ("while True: pass", "timeout", "1 s"),
+        ("import time\ndef f():\n    while True:\n        try: time.sleep(9)\n        except BaseException: pass", "timeout", "1 s"),
+        ("def f(): return 'x' * 2_000_000", "output", "1,048,576 bytes"),
+        ("import os\ndef f(): os.write(3, b'x' * 2_000_000)", "output", "1,048,576"),
+        ("import os\ndef f(): os.write(3, b'forged\\n')", "garbled", "nonce"),
+        ("import os\ndef f(): os._exit(0)", "died", "code 0"),
+        ("import os, signal\ndef f():\n    signal.setitimer(0, .05); signal.pause()", "died", "SIGALRM"),
+        ("def f():\n    import ctypes; ctypes.string_at(0)", "died", "SIGSEGV"),
+        ("def f():\n    import os; os.close(3)", "died", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.slow
+def test_every_other_end_has_a_name_and_no_reply(sandbox, source, status, detail):
+    start = time.monotonic()
+    outcome = one(sandbox, source)
+    if "SIGALRM" in detail and sandbox.tier == "bubblewrap":
+        detail = "1 s" if outcome.status == "timeout" else detail  # process 1 of a namespace ignores what it does not handle
+        status = outcome.status
+    assert (outcome.status, outcome.replies) == (status, ())
+    assert detail in outcome.detail
+    assert time.monotonic() - start < QUICK.seconds + 1
+    assert one(sandbox, "def f(): return 1").replies == (Reply(1),)
+
+
+def test_a_frame_with_the_right_nonce_and_a_wrong_number_is_garbled(sandbox):
+    stolen = (
+        "import os, sys\ndef f():\n    frame = sys._getframe()\n    while 'nonce' not in frame.f_locals: frame = frame.f_back\n"
+        '    os.write(3, f"{frame.f_locals[\'nonce\']} [7,\\"value\\",1]\\n".encode())\n    return 2'
+    )
+    assert one(sandbox, stolen).status == "garbled"
+
+
+def test_a_stopped_program_answers_no_more(sandbox):
+    with sandbox.open("import os\ndef f(): os._exit(3)", QUICK) as session:
+        for _ in range(2):
+            with pytest.raises(Stopped, match="left with code 3"):
+                session.call(Call("f"))
+        assert session.outcome().status == "died"
+
+
+def test_memory_is_bounded_and_running_out_is_an_exception(sandbox):
+    reply = one(sandbox, "def f(): return len(bytearray(2**30))").replies[0]
+    assert reply.error == "MemoryError"
+
+
+def test_a_program_on_standard_input_ends_as_a_script_would(sandbox):
+    source = "import atexit, sys, threading, time\natexit.register(print, 'last')\n"
+    source += "threading.Thread(target=lambda: (time.sleep(.05), print('thread'))).start()\nprint(input()[::-1])\nprint('warn', file=sys.stderr)"
+    outcome = sandbox.run(source, "olleh\nrest", QUICK)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", "hello\nthread\nlast\n", "warn\n")
+    assert sandbox.run("import sys; sys.exit('no')", "", QUICK).stderr == "no\n"
+    assert sandbox.run("exit(3)", "", QUICK).detail == "exit code 3"
+    failed = sandbox.run("1/0", "", QUICK)
+    assert failed.status == "error"
+    assert "ZeroDivisionError" in failed.stderr
+
+
+@pytest.mark.slow
+def test_a_program_that_shouts_or_stalls_on_its_streams_is_stopped(sandbox):
+    assert sandbox.run("while True: print('x' * 9999)", "", QUICK).status == "output"
+    assert sandbox.run("import os\nos.close(1); os.close(2)\nwhile True: pass", "", QUICK).status == "timeout"
+    assert sandbox.run("import sys\nsys.stdin.read()\nprint(1)", "x" * 3_000_000, QUICK).stdout == "1\n"
+
+
+def test_a_long_source_is_refused_and_arguments_must_be_plain(sandbox):
+    assert "at most 1,048,576" in one(sandbox, "#" * 2_000_000).detail
+    with pytest.raises(TypeError, match="type object is no plain value"):
+        one(sandbox, "def f(x): pass", object())
+
+
+def test_nothing_of_one_program_reaches_the_next(sandbox):
+    one(sandbox, "import builtins, math\nbuiltins.len = math.pi = 3\ndef f(): pass")
+    source = "import math, os\ndef f(): return len([1]), math.pi, sorted(os.environ), os.getcwd()"
+    [reply] = one(sandbox, source).replies
+    assert reply.value[:3] == (1, 3.141592653589793, ["HOME", "LANG", "PATH", "PYTHONHASHSEED", "TMPDIR"])
+
+
+def test_sets_are_ordered_the_same_in_every_process(sandbox):
+    source = "def f(): return list({'a', 'b', 'c', 'd', 'e'})"
+    again = Room(Blueprint(sandbox.blueprint.tier))
+    try:
+        assert one(sandbox, source).replies == one(again, source).replies
+    finally:
+        again.close()
+
+
+@pytest.mark.slow
+def test_many_threads_and_an_event_loop_may_use_it_at_once(sandbox):
+    async def together():
+        jobs = [asyncio.to_thread(one, sandbox, "def f(x): return x * x", at) for at in range(40)]
+        return await asyncio.gather(*jobs)
+
+    assert [outcome.replies for outcome in asyncio.run(together())] == [(Reply(at * at),) for at in range(40)]
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(together())
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_descriptors_beyond_a_thousand_are_no_trouble(sandbox):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert one(sandbox, "def f(): return 1").replies == (Reply(1),)
+        assert sandbox.run("print(input())", "x", QUICK).stdout == "x\n"
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thread_with_one_slot_may_open_a_second_program(sandbox):
+    def nested(results):
+        with sandbox.open("def f(): return 1", QUICK) as a, sandbox.open("def f(): return 2", QUICK) as b:
+            results.append((a.call(Call("f")).value, b.call(Call("f")).value))
+
+    results: list[object] = []
+    threads = [threading.Thread(target=nested, args=(results,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == [(1, 2)] * 6
+
+
+@pytest.mark.slow
+def test_a_mother_that_was_killed_is_replaced():
+    made = room()
+    assert isinstance(made, Room)
+    one(made, "def f(): return 1")
+    os.kill(made._mother.pid, 9)
+    made._mother._process.wait()
+    assert one(made, "def f(): return 1").replies == (Reply(1),)
+
+
+@pytest.mark.slow
+def test_mother_and_programs_die_with_the_process_that_made_them():
+    code = (
+        "import os, signal, sys\nfrom ponder.sandbox.rooms import room\nfrom ponder.sandbox.core import *\n"
+        "r = room()\ns = r.open('import time\\ndef f(): time.sleep(60)', Limits(seconds=60)).__enter__()\n"
+        "print(r._mother.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    mother = int(found.stdout)
+    deadline = time.monotonic() + 5
+    while os.path.exists(f"/proc/{mother}") and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not os.path.exists(f"/proc/{mother}")
+
+
+@pytest.mark.slow
+def test_several_processes_share_one_bound_on_memory():
+    if describe("bubblewrap"):
+        pytest.skip(describe("bubblewrap"))
+    sandbox = Room(Blueprint("bubblewrap"))
+    hungry = (
+        "import os, time\ndef f():\n    for _ in range(4):\n        if os.fork() == 0:\n            x = b'x' * (100 * 2**20)\n"
+        "            time.sleep(2)\n            os._exit(0)\n    return [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(4)]"
+    )
+    limits = Limits(seconds=10.0, memory=256 * 2**20, processes=8)
+    try:
+        if groups._parents():  # the kernel kills one after the other until the rest fit
+            outcome = one(sandbox, hungry, limits=limits)
+            assert outcome.status == "died" or -9 in outcome.replies[0].value
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(groups, "_parents", tuple)
+            outcome = one(sandbox, hungry, limits=limits)
+        assert (outcome.status, outcome.replies) == ("died", ())
+        assert outcome.detail == "more than 268,435,456 bytes of memory"
+        few = "import os\ndef f():\n    if os.fork() == 0: os._exit(7)\n    return os.waitstatus_to_exitcode(os.wait()[1])"
+        assert one(sandbox, few, limits=limits).replies == (Reply(7),)
+    finally:
+        sandbox.close()
+
+
+def test_the_tier_without_namespaces_refuses_several_processes():
+    with pytest.raises(SetupError, match=r"landlock: processes = 2.*use bubblewrap"):
+        Room(Blueprint("landlock")).open("", Limits(processes=2))
+
+
+@pytest.mark.slow
+def test_the_self_test_passes_where_walls_hold_and_finds_every_missing_one(sandbox):
+    found = [check.name for check in examine(sandbox) if check.found]
+    if sandbox.tier != "unsafe":
+        assert found == []
+        return
+    assert len(found) >= 8
+    assert "an honest program answers" not in found
+    assert "the host's files are untouched" in found
+
+
+def test_without_a_usable_tier_nothing_runs(monkeypatch):
+    monkeypatch.setattr(rooms, "_rooms", {})
+    monkeypatch.setattr(rooms, "_usable", lambda tier: f"no {tier} here")
+    monkeypatch.delenv("PONDER_SANDBOX", raising=False)
+    with pytest.raises(SetupError, match=r"no bubblewrap here.*no landlock here.*apt|Install bubblewrap") as caught:
+        room()
+    assert caught.value.exit_code == 3
+    assert room(trusted=True).tier == "unsafe"
+    monkeypatch.setattr(rooms, "_unsafe", True)
+    assert room().tier == "unsafe"
+
+
+def test_a_tier_is_named_by_argument_or_environment(monkeypatch):
+    monkeypatch.setattr(rooms, "_rooms", {})
+    monkeypatch.setattr(rooms, "_usable", lambda tier: "" if tier == "landlock" else "broken")
+    monkeypatch.setenv("PONDER_SANDBOX", "landlock")
+    assert room().tier == "landlock"
+    assert room() is room()
+    with pytest.raises(SetupError, match="bubblewrap: broken"):
+        room(tier="bubblewrap")
+    with pytest.raises(UsageError, match="'docker' does not exist; there are bubblewrap, landlock"):
+        room(tier="docker")
+
+
+def test_a_sandbox_from_elsewhere_is_found_by_its_entry_point(monkeypatch):
+    class Entry:
+        name = "far"
+
+        def load(self):
+            return lambda: "a sandbox"
+
+    monkeypatch.setattr(rooms, "_rooms", {})
+    monkeypatch.setattr(rooms, "entry_points", lambda group: [Entry()] if group == "ponder.sandboxes" else [])
+    assert room(tier="far") == "a sandbox"
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "apt install bubblewrap" in missing("bubblewrap")
+    monkeypatch.setattr(kernel, "landlock_version", lambda: 0)
+    assert "no Landlock" in missing("landlock")
+    with pytest.raises(SetupError, match="bwrap is not installed"):
+        Room(Blueprint("bubblewrap")).run("", [], QUICK)
+
+
+def test_a_tier_that_fails_its_self_test_is_not_used(monkeypatch):
+    monkeypatch.setattr(rooms, "faults", lambda sandbox: ["files outside cannot be read: got through: x"])
+    assert "got through" in describe("landlock") or missing("landlock")
+
+
+def test_folders_that_nobody_else_can_enter_are_found(tmp_path):
+    home = tmp_path / "home"
+    inside = home / "python" / "lib"
+    inside.mkdir(parents=True)
+    assert str(home) not in _unreachable([str(inside)])[0]
+    home.chmod(0o700)
+    covers, beneath = _unreachable([str(inside), "/usr/lib"])
+    assert str(home) in covers or str(tmp_path) in "".join(covers) or covers  # a parent may be closed already
+    assert str(inside) in beneath
+    assert "/usr/lib" not in beneath
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seconds", 0), ("seconds", 1e9), ("memory", 1), ("disk", -1), ("output", 0), ("processes", 0)]
+)
+def test_limits_name_the_value_and_the_bound(field, value):
+    with pytest.raises(UsageError, match=f"{field} = .* must lie in"):
+        Limits(**{field: value})
+
+
+def test_faults_are_for_people(sandbox):
+    assert all(": " in fault for fault in faults(sandbox))
