@@ -1,0 +1,128 @@
+"""Runs in a sandboxed process of its own, with the tests and without the program under test: stand-ins ask for its calls.
+
+The tests run in a thread. From outside, `begin` and then `step`, with the answer to the last request, are called in turn; each gives
+the next request, or how the tests ended:
+
+    ("call", function, args, kwargs)    the program is to be called
+    ("passed",)                         the tests ran to their end
+    ("failed", name, line, message)     they raised; line: of the tests, 0 where it is not theirs
+
+A value of the program's that is not plain arrives as (mark, number) and lives here as a `Thing`. Standard library only; the relay
+outside reads this file as text.
+"""
+
+from __future__ import annotations
+
+import builtins
+import operator
+import random
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+_requests: SimpleQueue[tuple[object, ...]] = SimpleQueue()
+_answers: SimpleQueue[tuple[object, ...]] = SimpleQueue()
+_mark = ""
+
+
+def begin(mark: str, names: dict[str, str], setup: str, tests: str) -> tuple[object, ...]:
+    """Start the tests; `names` maps what they call to the program's functions."""
+    global _mark
+    _mark = mark
+    threading.Thread(target=_run, args=(names, setup, tests), daemon=True).start()
+    return _requests.get()
+
+
+def step(*answer: object) -> tuple[object, ...]:
+    """Hand in ("value", value) or ("error", type name, message), and go on to the next request."""
+    _answers.put(answer)
+    return _requests.get()
+
+
+def _run(names: dict[str, str], setup: str, tests: str) -> None:
+    random.seed(0)  # tests that draw their inputs draw the same ones for everybody
+    functions = {name: _function(called) for name, called in names.items()}
+    space: dict[str, object] = {"__name__": "tests", **functions}
+    try:
+        exec(compile(setup, "<setup>", "exec"), space)  # code of a data set, or of a model, in a sandbox
+        space.update(functions)  # the setup may hold an unfinished definition of what is under test
+        exec(compile(tests, "<tests>", "exec"), space)
+        _requests.put(("passed",))
+    except BaseException as error:
+        line, trace = 0, error.__traceback__
+        while trace is not None:
+            line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "<tests>" else line
+            trace = trace.tb_next
+        _requests.put(("failed", type(error).__name__, line, str(error)[:300]))
+
+
+def _function(name: str) -> Callable[..., object]:
+    def stand_in(*args: object, **kwargs: object) -> object:
+        return _ask(name, args, kwargs)
+
+    stand_in.__name__ = name
+    return stand_in
+
+
+def _ask(function: str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    _requests.put(("call", function, replaced(args, _marked), replaced(kwargs, _marked)))
+    kind, value, *message = _answers.get()
+    if kind == "value":
+        return replaced(value, _thing)
+    found = getattr(builtins, str(value), None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        raise found(*message)  # some types want other arguments, and raise TypeError instead
+    raise RuntimeError(f"{value}: {message}")
+
+
+class Thing:
+    """A value of the program's that is not plain. It equals only itself; what is done to it is done over there."""
+
+    def __init__(self, number: int) -> None:
+        self.__dict__["_number"] = number
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _ask("_ponder_do", ("getattr", self, name), {})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _ask("_ponder_do", ("setattr", self, name, value), {})
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Called over there."""
+        return _ask("_ponder_do", ("call", self, *args), kwargs)
+
+    def __bool__(self) -> bool:
+        return _ask("_ponder_do", ("bool", self), {}) is True
+
+    def __len__(self) -> int:
+        return operator.index(_ask("_ponder_do", ("len", self), {}))  # type: ignore[arg-type]  # raises TypeError, as it should
+
+    def __iter__(self) -> object:
+        return iter(_ask("_ponder_do", ("list", self), {}))  # type: ignore[call-overload]  # raises TypeError, as it should
+
+    def __str__(self) -> str:
+        return str(_ask("_ponder_do", ("str", self), {}))
+
+
+def _marked(value: object) -> object:
+    return (_mark, value.__dict__["_number"]) if isinstance(value, Thing) else value
+
+
+def _thing(value: object) -> object:
+    if type(value) is tuple and len(value) == 2 and value[0] == _mark:
+        return Thing(value[1])
+    return value
+
+
+def replaced(value: object, rule: Callable[[object], object]) -> object:
+    """A plain value with `rule` applied to it and, where it leaves a value as it is, to what that contains."""
+    if (other := rule(value)) is not value:
+        return other
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        return kind(replaced(item, rule) for item in value)  # type: ignore[attr-defined]  # containers all
+    if isinstance(value, dict):
+        return {replaced(key, rule): replaced(item, rule) for key, item in value.items()}
+    return value

@@ -1,0 +1,135 @@
+"""Programs to write, judged by hidden inputs and outputs: files of LiveCodeBench's and CodeContests' shape."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickletools
+import zlib
+from pathlib import Path
+
+from ponder.core import Task
+from ponder.errors import DataError
+from ponder.graders.program import program_key
+from ponder.graders.stdio import StdioGrader, Trials
+from ponder.tasks.code import first, text
+from ponder.tasks.files import Row, check_ids, digest, plain, read_prompt, read_rows
+from ponder.types import JSON, Problem, Question
+
+LARGEST = 2**28  # bytes of a packed list of tests, unpacked
+
+
+def stdio(
+    path: str,
+    prompt: str = "write_program",
+    starter: str = "write_method",
+    n: int = 0,
+    seconds: float = 6.0,
+    max_tokens: int = 2048,
+) -> Task:
+    """Competition problems, of a file of LiveCodeBench's or CodeContests' shape.
+
+    LiveCodeBench (Jain et al. 2024, arXiv:2403.07974): question_content, public_test_cases and private_test_cases, lists of
+    {input, output, testtype} as JSON or packed; starter_code and metadata.func_name for "functional" ones. CodeContests (Li et al.
+    2022, arXiv:2203.07814): description, public_tests, private_tests and generated_tests, {input: [...], output: [...]}; time_limit.
+
+    prompt: by name or path, for programs; starter: for functions. n: only the first so many problems; 0 takes all. seconds: for one
+    test. Raises `DataError` with file and line. Packed tests are never unpickled: the one text in them is read out of the bytes.
+    """
+    templates = {False: read_prompt(prompt), True: read_prompt(starter)}
+    problems = []
+    for row in first(read_rows(path), n):
+        trials = _contest_trials(row) if "description" in row.fields else _bench_trials(row)
+        if not trials.pairs:
+            raise DataError(f"{row.place}: has no test")
+        starting = plain(row.fields.get("starter_code") or "").rstrip()
+        messages = templates[bool(trials.function)].ask(text(row, "question_content", "description"), starter=starting)
+        id_ = next((row.fields[name] for name in ("question_id", "name", "id") if row.fields.get(name)), row.number)
+        metadata = {name: row.fields[name] for name in ("difficulty", "contest_date", "platform") if name in row.fields}
+        problems.append(Problem(Question(plain(id_), messages, metadata), trials.packed()))
+    check_ids(problems, path, "so mend the file")
+    prints = f"{templates[False].fingerprint}/{templates[True].fingerprint}"
+    name = Path(path).name.partition(".")[0]
+    return Task(name, f"stdio-{digest(problems)}/{prints}", tuple(problems), program_key, StdioGrader(seconds), max_tokens)
+
+
+def _bench_trials(row: Row) -> Trials:
+    tests = [test for name in ("public_test_cases", "private_test_cases") if row.fields.get(name) for test in _listed(row, name)]
+    kinds = {str(test.fields.get("testtype", "stdin")) for test in tests}
+    if not kinds <= {"stdin", "functional"} or len(kinds) > 1:
+        raise DataError(f"{row.place}: tests of type {', '.join(sorted(kinds))}; all must be stdin, or all functional")
+    pairs = tuple((text(test, "input"), text(test, "output")) for test in tests)
+    return Trials(pairs, _function(row, pairs) if kinds == {"functional"} else "")
+
+
+def _function(row: Row, pairs: tuple[tuple[str, str], ...]) -> str:
+    metadata = row.fields.get("metadata")
+    body = _json(metadata, f"{row.place}: metadata") if isinstance(metadata, str) else metadata
+    name = body.get("func_name") if isinstance(body, dict) else None
+    if not isinstance(name, str) or not name.isidentifier():
+        raise DataError(f"{row.place}: functional tests need a func_name in metadata, not {name!r}")
+    for given, wanted in pairs:
+        for line in (*filter(str.strip, given.split("\n")), wanted):
+            _json(line, f"{row.place}: a functional test")
+    return f"Solution().{name}" if "class Solution" in str(row.fields.get("starter_code") or "") else name
+
+
+def _contest_trials(row: Row) -> Trials:
+    pairs: list[tuple[str, str]] = []
+    for name in ("public_tests", "private_tests", "generated_tests"):
+        tests = row.fields.get(name) or {}
+        given, wanted = (tests.get(key, []) for key in ("input", "output")) if isinstance(tests, dict) else (None, None)
+        if not isinstance(given, list) or not isinstance(wanted, list) or len(given) != len(wanted):
+            raise DataError(f"{row.place}: {name} must hold as many texts under 'input' as under 'output'")
+        pairs += ((str(one), str(other)) for one, other in zip(given, wanted, strict=True))
+    limit = row.fields.get("time_limit")
+    parts = limit if isinstance(limit, dict) else {"seconds": limit or 0}
+    whole, nanos = parts.get("seconds") or 0, parts.get("nanos") or 0
+    if not isinstance(whole, int | float) or not isinstance(nanos, int | float):
+        raise DataError(f"{row.place}: time_limit must be a number of seconds, or seconds and nanos, not {limit!r}")
+    return Trials(tuple(pairs), seconds=whole + nanos / 1e9)
+
+
+def _listed(row: Row, name: str) -> list[Row]:
+    """The tests under a name: a list, its JSON, or its JSON as a pickled text, compressed, in base 64."""
+    body, place = row.fields[name], f"{row.place}: {name}"
+    if isinstance(body, str):
+        body = _json(body if body.lstrip().startswith("[") else unpacked(body, place), place)
+    if not isinstance(body, list):
+        raise DataError(f"{place} is {type(body).__name__}, not a list of tests")
+    tests = [Row(row.file, number, f"{place}[{number}]", test) for number, test in enumerate(body) if isinstance(test, dict)]
+    if len(tests) < len(body):
+        raise DataError(f"{place} holds a test that is no object")
+    return tests
+
+
+def unpacked(text: str, place: str) -> str:
+    """The one text in base 64 of a compressed pickle, read without unpickling. Raises `DataError` for a pickle of anything else."""
+    try:
+        inflater = zlib.decompressobj()
+        body = inflater.decompress(base64.b64decode(text, validate=True), LARGEST)
+        if inflater.unconsumed_tail:
+            raise DataError(f"{place}: unpacks to more than {LARGEST:,} bytes")
+        texts = []
+        for opcode, argument, _ in pickletools.genops(body):
+            if opcode.name in _TEXTS and isinstance(argument, str):
+                texts.append(argument)
+            elif opcode.name not in _HARMLESS:
+                raise DataError(f"{place}: is a pickle with {opcode.name} in it, not of one text; it is not read")
+    except (ValueError, zlib.error) as error:  # of base64 and pickletools as well
+        raise DataError(f"{place}: is neither JSON nor packed JSON ({error})") from None
+    if len(texts) != 1:
+        raise DataError(f"{place}: is a pickle of {len(texts)} texts, not of one")
+    return texts[0]
+
+
+_TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
+_HARMLESS = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP")
+
+
+def _json(text: str, place: str) -> JSON:
+    try:
+        body: JSON = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: is not JSON ({error})") from None
+    return body

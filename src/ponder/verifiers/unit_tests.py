@@ -1,0 +1,173 @@
+"""Tests that a model wrote, run on what a model wrote: belief without a reference.
+
+Neither is trusted: each test runs in a sandboxed process of its own and calls the program in another (`ponder.sandbox.relay`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TypeAlias
+
+from ponder.errors import DataError, UsageError
+from ponder.run import Run
+from ponder.sandbox.core import Limits, Sandbox
+from ponder.sandbox.relay import Found, Suite, examine
+from ponder.spec import named
+from ponder.types import Chain, Message, Score
+
+RULES = ("share", "agreement")
+Results: TypeAlias = dict[tuple[str, str], Found]
+
+
+@named("unit_tests")
+@dataclass(frozen=True, slots=True, repr=False)
+class UnitTests:
+    """Ask the policy for tests of the problem, and believe the programs that pass them (CodeT, Chen et al. 2022, arXiv:2207.10397).
+
+    share        value: passed tests / tests that called the program at all
+    agreement    value: that share times the share of the programs, among those scored together, that pass exactly the same tests:
+                 section 2.2's |programs| x |tests| of a consensus set, scaled to [0, 1]
+
+    n: how many times tests are asked for. tests: how many are asked for each time, and n * tests the most that are used: distinct
+    lines `assert ...` of finished replies, in order. seconds: for one test of one program. prompt: path of another prompt, a JSON
+    file with messages that take the place of the last one and hold {question} and {tests}.
+
+    Raw is the number of passed tests. No score: a chain without a program, or without a test that calls it. Tests are asked for once
+    in each call of `score` for each different prompt, in a stream of their own. Deviation from the paper: it samples 100 replies of up to
+    five tests.
+    """
+
+    n: int = 1
+    tests: int = 10
+    rule: str = "share"
+    seconds: float = 2.0
+    prompt: str = ""
+    sandbox: Sandbox | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("tests", self.tests)):
+            if value < 1:
+                raise UsageError(f"unit_tests: {name} = {value} must be at least 1")
+        if self.rule not in RULES:
+            raise UsageError(f"unit_tests: rule {self.rule!r} must be one of {', '.join(RULES)}")
+        Limits(seconds=self.seconds)
+        _template(self.prompt)
+
+    @property
+    def fingerprint(self) -> str:
+        """It samples through the run, so its scores are never banked; the samples are."""
+        return ""
+
+    async def score(self, chains: Sequence[Chain], run: Run) -> list[Score]:
+        """One score for each chain. Raises `SetupError` where there is no sandbox."""
+        programs = [_program(chain, answer) for chain, answer in zip(chains, run.answers(chains), strict=True)]
+        asked = [chain.prompt for chain, program in zip(chains, programs, strict=True) if program]
+        written = await self._written(list(dict.fromkeys(asked)), run)
+        pairs = [
+            (program, test) for chain, program in zip(chains, programs, strict=True) if program for test in written[chain.prompt]
+        ]
+        results = await self._run(pairs)
+        passed = [
+            None if program is None else _passed(program, written[chain.prompt], results)
+            for chain, program in zip(chains, programs, strict=True)
+        ]
+        alike = Counter((chain.prompt, one[0]) for chain, one in zip(chains, passed, strict=True) if one)
+        together = Counter(asked)
+        scores = []
+        for chain, one in zip(chains, passed, strict=True):
+            if one is None:
+                scores.append(Score(None, error="unit_tests: the chain gives no program"))
+            elif not one[1]:
+                scores.append(Score(None, error=f"unit_tests: none of {len(written[chain.prompt])} tests calls the program"))
+            else:
+                share = len(one[0]) / one[1]
+                crowd = alike[chain.prompt, one[0]] / together[chain.prompt] if self.rule == "agreement" else 1.0
+                scores.append(Score(share * crowd, float(len(one[0]))))
+        return scores
+
+    async def _written(self, prompts: Sequence[tuple[Message, ...]], run: Run) -> dict[tuple[Message, ...], list[str]]:
+        """Tests for each prompt, as the policy writes them."""
+        if not prompts:
+            return {}
+        roots = [Chain(_asking(prompt, _template(self.prompt), self.tests)) for prompt in prompts]
+        replies = await run.extend(roots, n=self.n)
+        most = self.n * self.tests
+        return {
+            prompt: list(dict.fromkeys(test for reply in replies[at * self.n :][: self.n] for test in _asserts(reply)))[:most]
+            for at, prompt in enumerate(prompts)
+        }
+
+    async def _run(self, pairs: Sequence[tuple[str, str]]) -> Results:
+        different = list(dict.fromkeys(pairs))
+        if not different:
+            return {}
+        sandbox, limits = self.sandbox or _best_room(), Limits(seconds=self.seconds)
+
+        def one(program: str, test: str) -> Found:
+            names = [name for name in _DEFINITION.findall(program) if name]
+            return examine(sandbox, program, Suite(test, {name: name for name in names}), limits)
+
+        found = await asyncio.gather(*(asyncio.to_thread(one, *pair) for pair in different))
+        return dict(zip(different, found, strict=True))
+
+
+def _passed(program: str, tests: Sequence[str], results: Results) -> tuple[frozenset[str], int]:
+    """The tests that a program passes, and how many say anything of it."""
+    said = [test for test in tests if results[program, test].calls]
+    return frozenset(test for test in said if results[program, test].passed), len(said)
+
+
+_DEFINITION = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^def[ \t]", re.MULTILINE)
+
+
+def _program(chain: Chain, answer: str | None) -> str | None:
+    """The answer, under the code that the question gives it to go on from, if it does."""
+    if answer is None:
+        return None
+    question = chain.prompt[-1].text if chain.prompt else ""
+    given = question.split("```")[1::2] if "```" in question else [question]
+    code = [block.removeprefix("python") for block in given if _FUNCTION.search(block.removeprefix("python"))]
+    return f"{code[-1].strip()}\n{answer}" if code else answer
+
+
+def _asserts(reply: Chain) -> list[str]:
+    """The lines of a finished reply that assert something, thinking aside."""
+    if reply.finish != "stop":
+        return []
+    lines = (line.strip() for line in reply.text.rpartition("</think>")[2].split("\n"))
+    return [line for line in lines if line.startswith("assert ")]
+
+
+def _asking(prompt: tuple[Message, ...], template: Sequence[Message], tests: int) -> tuple[Message, ...]:
+    parts = {"question": prompt[-1].text, "tests": str(tests)}
+    filled = (Message(m.role, (_PART.sub(lambda part: parts.get(part[1], part[0]), m.text),)) for m in template)
+    return (*prompt[:-1], *filled)
+
+
+_PART = re.compile(r"\{(\w+)\}")
+
+
+def _template(path: str) -> tuple[Message, ...]:
+    own = resources.files("ponder.verifiers") / "prompts" / "unit_tests.json"
+    try:
+        body = json.loads(Path(path).read_text("utf-8") if path else own.read_text("utf-8"))
+        messages = tuple(Message(message["role"], (str(message["content"]),)) for message in body["messages"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"unit_tests: prompt {path!r} is no JSON file with messages ({error})") from None
+    if not any("{question}" in message.text for message in messages):
+        raise DataError(f"unit_tests: prompt {path!r}: none of its messages holds {{question}}")
+    return messages
+
+
+def _best_room() -> Sandbox:
+    from ponder.sandbox.rooms import room  # starts processes
+
+    return room()
