@@ -21,6 +21,7 @@ $(BIN)/python:
 
 .venv/all: .venv/dev
 	$(PIP) -e '.[dev,hf,gguf,train]'
+	$(PIP) -e '.[gym]' || echo "reasoning-gym could not be installed (one of its parts needs a C compiler): its tests will be skipped"
 	touch $@
 
 setup: .venv/core

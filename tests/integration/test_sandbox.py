@@ -342,3 +342,12 @@ def test_limits_name_the_value_and_the_bound(field, value):
 
 def test_faults_are_for_people(sandbox):
     assert all(": " in fault for fault in faults(sandbox))
+
+
+@pytest.mark.slow
+def test_more_calls_and_answers_than_any_buffer_holds_do_not_block_each_other(sandbox):
+    calls = [Call("f", ("x" * 100_000,)) for _ in range(60)]
+    limits = Limits(seconds=20.0, output=2**24)
+    outcome = sandbox.run("def f(x): return x", calls, limits)
+    assert [len(reply.value) for reply in outcome.replies] == [100_000] * 60
+    assert sandbox.run("def f(x): return x", [], limits).status == "ok"

@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -45,11 +46,8 @@ class Room:
         """Run a program to its end; calls that it did not come to have no reply."""
         with self._started(source, limits, inputs if isinstance(inputs, str) else None) as program:
             if not isinstance(inputs, str):
-                try:
-                    for call in inputs:
-                        program.call(call)
-                except Stopped:
-                    pass  # the outcome says so
+                with suppress(Stopped):  # the outcome says so
+                    program.calls(inputs)
             return program.outcome()
 
     def close(self) -> None:

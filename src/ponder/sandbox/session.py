@@ -39,7 +39,7 @@ class Program:
         self._nonce = secrets.token_hex(16) if stdin is None else ""
         self._replies: list[Reply] = []
         self._buffer = b""
-        self._calls = self._read = 0
+        self._read = 0
         self._ended: Stopped | None = None
         self._streams: dict[int, bytearray] = {}
         self._fds: list[int] = []
@@ -81,7 +81,7 @@ class Program:
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._child, signal.SIGKILL)
-            _ready([self._child], [], 5.0)  # readable once it, and all in its namespace, are dead
+            _ready([self._child], 5.0)  # readable once it, and all in its namespace, are dead
             os.close(self._child)
             self._child = None
         for fd in self._fds:
@@ -96,27 +96,26 @@ class Program:
 
     def call(self, call: Call) -> Reply:
         """What the call gave. Raises `Stopped`."""
+        [reply] = self.calls([call])
+        return reply
+
+    def calls(self, calls: Sequence[Call]) -> list[Reply]:
+        """What the calls gave, one after the other; all are on their way before the first answer is read. Raises `Stopped`."""
         if self._ended:
             raise self._ended
-        self._calls += 1
-
-        def handle(value: object) -> object:
-            if isinstance(value, Handle):
-                return value.id
-            raise TypeError(
-                f"{call.function}: an argument of type {type(value).__name__} is no plain value; see ponder.sandbox.core.Value"
-            )
-
-        line = [call.function, wire.encode(call.args, handle), wire.encode(dict(call.kwargs), handle)]
+        if not calls:
+            return []
+        lines = [_line(call) for call in calls]
+        known = len(self._replies)
         try:
-            self._send(wire.dumps(line))
-            reply = self._receive(self._calls)
+            self._send("\n".join(lines))
+            for _ in calls:
+                self._replies.append(self._receive(len(self._replies) + 1))
         except Stopped as stopped:
             self._ended = stopped
             self._seconds = time.monotonic() - self._start
             raise
-        self._replies.append(reply)
-        return reply
+        return self._replies[known:]
 
     def outcome(self) -> Outcome:
         """How it went so far; waits for the end of a program that has a standard input."""
@@ -177,42 +176,53 @@ class Program:
         return fds[0]
 
     def _send(self, line: str) -> None:
+        """Write, and read what comes meanwhile: a program that answers while it is still being asked must not block both sides."""
         body = memoryview(line.encode("ascii") + b"\n")
         self._channel.setblocking(False)
         while body:
-            self._until([], [self._channel.fileno()])
-            try:
-                body = body[self._channel.send(body) :]
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise self._death() from None
+            if select.POLLIN & self._until(select.POLLIN | select.POLLOUT):
+                self._absorb()
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    body = body[self._channel.send(body) :]
+                except BrokenPipeError:
+                    raise self._death() from None
 
     def _receive(self, number: int) -> Reply:
         prefix = f"{self._nonce} ".encode()
         while b"\n" not in self._buffer:
-            self._until([self._channel.fileno()], [])
-            try:
-                piece = self._channel.recv(_CHUNK)
-            except BlockingIOError:
-                continue
-            except OSError:
-                piece = b""
-            if not piece:
-                raise self._death()
-            self._read += len(piece)
-            if self._read > self.limits.output:
-                raise Stopped("output", f"answers of more than {self.limits.output:,} bytes")
-            self._buffer += piece
+            self._until(select.POLLIN)
+            self._absorb()
         line, _, self._buffer = self._buffer.partition(b"\n")
         if not line.startswith(prefix):
             raise Stopped("garbled", "a line without the nonce on the answer channel")
         return _reply(line[len(prefix) :], number)
 
-    def _until(self, readable: list[int], writable: list[int]) -> None:
+    def _absorb(self) -> None:
+        """Read one piece of answers."""
+        try:
+            piece = self._channel.recv(_CHUNK)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            raise self._death()
+        self._read += len(piece)
+        if self._read > self.limits.output:
+            raise Stopped("output", f"answers of more than {self.limits.output:,} bytes")
+        self._buffer += piece
+
+    def _until(self, events: int) -> int:
+        """Wait for the answer channel; what happened of these events. Raises `Stopped` when time is up."""
         left = self._deadline - time.monotonic()
-        if left <= 0 or not _ready(readable, writable, left):
-            raise Stopped("timeout", f"still running after {self.limits.seconds:g} s")
+        poll = select.poll()
+        poll.register(self._channel, events)
+        happened = poll.poll(math.ceil(left * 1000)) if left > 0 else []
+        if not happened:
+            raise self._late()
+        return happened[0][1]
+
+    def _late(self) -> Stopped:
+        return Stopped("timeout", f"still running after {self.limits.seconds:g} s")
 
     def _death(self) -> Stopped:
         """How it ended, as the keeper tells it."""
@@ -240,13 +250,14 @@ class Program:
         try:
             while waiting:
                 left = self._deadline - time.monotonic()
-                ready = _ready([*waiting, child], [], max(0.0, left))
+                ready = _ready([*waiting, child], max(0.0, left))
                 if not ready:
-                    raise Stopped("timeout", f"still running after {self.limits.seconds:g} s")
+                    raise self._late()
                 for fd in [fd for fd in ready if fd in waiting] or waiting:  # after its death: what is left in the pipes
                     if not self._drain(fd):
                         waiting.discard(fd)
-            self._until([child], [])
+            if not _ready([child], max(0.0, self._deadline - time.monotonic())):
+                raise self._late()
         except Stopped as stopped:
             return stopped
         ended = self._death()
@@ -257,7 +268,7 @@ class Program:
         try:
             piece = os.read(fd, _CHUNK)
         except BlockingIOError:
-            return not _ready([cast("int", self._child)], [], 0.0)  # nobody is left to write
+            return not _ready([cast("int", self._child)], 0.0)  # nobody is left to write
         kept = self._streams[fd]
         kept += piece
         if len(kept) > self.limits.output:
@@ -267,6 +278,17 @@ class Program:
 
     def _text(self, fd: int) -> str:
         return self._streams[fd].decode("utf-8", "replace")
+
+
+def _line(call: Call) -> str:
+    def handle(value: object) -> object:
+        if isinstance(value, Handle):
+            return value.id
+        raise TypeError(
+            f"{call.function}: an argument of type {type(value).__name__} is no plain value; see ponder.sandbox.core.Value"
+        )
+
+    return wire.dumps([call.function, wire.encode(call.args, handle), wire.encode(dict(call.kwargs), handle)])
 
 
 def _reply(line: bytes, number: int) -> Reply:
@@ -293,13 +315,11 @@ def _stopped(code: int, *, whole: bool) -> Stopped:
     return Stopped("died", f"it left with code {code}")
 
 
-def _ready(readable: Sequence[int], writable: Sequence[int], seconds: float) -> list[int]:
+def _ready(readable: Sequence[int], seconds: float) -> list[int]:
     """Which descriptors are ready, or hung up, within this time; poll(2), as select(2) stops at descriptor 1,023."""
     poll = select.poll()
     for fd in readable:
         poll.register(fd, select.POLLIN)
-    for fd in writable:
-        poll.register(fd, select.POLLOUT)
     return [fd for fd, _ in poll.poll(math.ceil(seconds * 1000))]
 
 
