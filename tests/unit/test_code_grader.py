@@ -6,8 +6,8 @@ import time
 from fractions import Fraction
 
 import pytest
-
 from fake_sandbox import FakeSandbox
+
 from ponder.errors import SetupError
 from ponder.graders.cases import Case, cases, literal
 from ponder.graders.code import CodeGrader, Reference
