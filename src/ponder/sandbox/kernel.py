@@ -25,6 +25,11 @@ def unshare(flags: int) -> None:
     _check("unshare", _libc.unshare(flags))
 
 
+def join(namespace: int, kind: int) -> None:
+    """Enter the namespace of this descriptor (for children, where it is a process namespace)."""
+    _check("setns", _libc.setns(namespace, kind))
+
+
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """Mount a file system, or bind a folder."""
     _check(

@@ -222,7 +222,18 @@ def _bubblewrap(program: Sequence[str], readable: Sequence[str]) -> list[str]:
         "--unshare-ipc",
         "--unshare-uts",
     ]
-    argv += ["--unshare-cgroup-try", "--new-session", "--cap-drop", "ALL", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+    argv += [
+        "--unshare-cgroup-try",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "CAP_SYS_ADMIN",
+        "--uid",
+        str(NOBODY),
+        "--gid",
+        str(NOBODY),
+    ]
     argv += ["--hostname", "sandbox", "--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"]
     for path in [*readable, program[0]]:
         argv += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]

@@ -1,10 +1,10 @@
-"""The mother of all programs of one room: a small clean process that forks once for each, builds its walls, and lets it go.
+"""The mother of all programs of one room: a small clean process that forks once for each, and buries it.
 
-    mother      knows nothing: no secrets in its memory or environment, no sample ever speaks to it
-      keeper    makes the namespaces, waits, tells how it ended; a watch over the memory of the whole tree, where there may be one
-        program   in its namespaces: own /tmp, no /proc, no capabilities, limits, filtered system calls; process 1, so all its children die with it
+    mother      knows nothing: no secrets in her memory or environment, and no program ever speaks to her
+      program   in namespaces of its own: own /tmp, no /proc, no capabilities, limits, filtered system calls; it is process 1 there, so
+                all that it starts dies with it
 
-One fork serves one program. Runs inside the sandbox: standard library only. See `ponder.sandbox.room` for the other side.
+One fork serves one program. Runs inside the sandbox: standard library only. `ponder.sandbox.mother` is the other side.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import json
 import math
 import os
 import resource
+import select
 import signal
 import site
 import socket
 import struct
 import sys
-import time
+from dataclasses import dataclass
 from typing import NoReturn, TypedDict
 
 from ponder.sandbox import guest, kernel, seccomp
 
-NAMESPACES = kernel.NEWUSER | kernel.NEWNS | kernel.NEWPID | kernel.NEWIPC
 THREADS = 64  # besides the processes allowed
+_REPORT = 4  # file descriptor, until the walls stand
 _BLANK = 0x7F5A5A5A  # stands for a process id, of which none is so large
 _POLL = 0.05  # seconds between two looks at the memory of a tree
 
@@ -53,100 +54,127 @@ class Job(TypedDict):
     grouped: bool
 
 
+@dataclass(slots=True)
+class Child:
+    """A program that runs. report: where to say how it ended. watched: most bytes its tree may hold; 0 leaves that to the kernel."""
+
+    report: socket.socket
+    watched: int
+    reason: str = ""
+
+
 def serve(control: socket.socket, setup: Setup) -> NoReturn:
-    """Fork for every job that comes with its descriptors, until the other side hangs up."""
+    """Fork for every job that comes with its descriptors, and say how each ended, until the other side hangs up."""
     sys.path += setup["paths"]
     for module in (*_COMMON, *setup["preload"]):
         importlib.import_module(module)
     site.setquit()  # `exit` and `quit`, which programs call and which -S leaves out
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries keepers by itself
-    mine = _size()
-    if setup["tier"] != "plain":
-        _filter(setup, False)
+    mother = Mother(setup)
     control.send(b"ready")
-    count = 0
+    poll = select.poll()
+    for fd in (control.fileno(), mother.bell):
+        poll.register(fd, select.POLLIN)
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 4096, 5)
-        if not message:
-            os._exit(0)
-        count += 1
-        if os.fork() == 0:
-            control.close()
-            job: Job = json.loads(message)
-            job["memory"] += mine
-            _keep(setup, job, fds, count)
-        for fd in fds:
+        ready = [fd for fd, _ in poll.poll(_POLL * 1000 if mother.watching else None)]
+        mother.look_after()
+        if control.fileno() in ready:
+            message, fds, _, _ = socket.recv_fds(control, 4096, 5)
+            if not message:
+                os._exit(0)
+            mother.bear(json.loads(message), fds)
+
+
+class Mother:
+    """Who bears programs and waits for them."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.children: dict[int, Child] = {}
+        self.count = 0
+        self.bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(ring)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self.own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self.table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.size = int(_read("self/statm", self.table).split()[0]) * resource.getpagesize()
+        if setup["tier"] != "plain":
+            _filter(setup, processes=False)  # built once, here
+
+    @property
+    def watching(self) -> bool:
+        """Whether somebody's memory is to be looked at."""
+        return any(child.watched for child in self.children.values())
+
+    def bear(self, job: Job, fds: list[int]) -> None:
+        """Fork a program; hand out its process descriptor, or say why there is none."""
+        report = socket.socket(fileno=fds[1])
+        self.count += 1
+        job["memory"] += self.size
+        try:
+            if self.setup["tier"] == "bubblewrap":
+                kernel.unshare(kernel.NEWPID)
+            pid = os.fork()
+            if pid == 0:
+                _program(self.setup, job, fds, self.count)
+            if self.setup["tier"] == "bubblewrap":
+                kernel.join(self.own, kernel.NEWPID)  # so that the next one gets a namespace of its own, too
+            self.children[pid] = Child(report, job["memory"] if job["processes"] > 1 and not job["grouped"] else 0)
+            handle = os.pidfd_open(pid)
+            with contextlib.suppress(OSError):  # nobody waits for it any more
+                socket.send_fds(report, [b"pid"], [handle])
+            os.close(handle)
+        except OSError as error:
+            _tell(report, f"failed {error}")
+        for fd in (fds[0], *fds[2:]):
             os.close(fd)
 
-
-def _keep(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
-    """The keeper: fork the program, hand out its process descriptor, wait for it, say how it ended."""
-    report = socket.socket(fileno=fds[1])
-    try:
-        if setup["tier"] == "bubblewrap":
-            uid, gid = os.getuid(), os.getgid()
-            kernel.unshare(NAMESPACES)
-            for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-                with open(f"/proc/self/{file}", "w") as proc:
-                    proc.write(text)
-        table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the program will cover it
-        kernel.die_with_parent()  # after the namespaces: the kernel forgets it when capabilities are gained
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        child = os.fork()
-        if child == 0:
-            _program(setup, job, fds, report, count)
-        handle = os.pidfd_open(child)
-        socket.send_fds(report, [b"pid"], [handle])
-        for fd in (handle, fds[0], *fds[2:]):
-            os.close(fd)
-        ended = _await(child, job, table)
-    except OSError as error:
-        ended = f"failed {error}"
-    with contextlib.suppress(OSError):  # the other side need not wait for it
-        report.send(ended.encode())
-    os._exit(0)
+    def look_after(self) -> None:
+        """Bury the dead; kill whoever's tree holds too much."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.bell, 4096)
+        for pid, child in self.children.items():
+            if child.watched and _tree(pid, self.table) > child.watched:
+                os.kill(pid, signal.SIGKILL)  # process 1 of its namespace: everything beneath it goes, too
+                child.reason = " memory"
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                child = self.children.pop(pid)
+                _tell(child.report, f"ended {os.waitstatus_to_exitcode(status)}{child.reason}")
 
 
-def _await(child: int, job: Job, proc: int) -> str:
-    if job["processes"] == 1 or job["grouped"]:
-        return f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
-    while True:
-        gone, status = os.waitpid(child, os.WNOHANG)
-        if gone:
-            return f"ended {os.waitstatus_to_exitcode(status)}"
-        if _tree(child, proc) > job["memory"]:
-            os.kill(child, signal.SIGKILL)  # process 1 of its namespace: everything beneath it goes, too
-            os.waitpid(child, 0)
-            return "ended -9 memory"
-        time.sleep(_POLL)
+def _tell(report: socket.socket, text: str) -> None:
+    with report, contextlib.suppress(OSError):
+        report.send(text.encode())
 
 
-def _program(setup: Setup, job: Job, fds: list[int], report: socket.socket, count: int) -> NoReturn:
+def _program(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
     """Build the walls around this process, then let the program in."""
     try:
-        kernel.die_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.umask(0o077)
         for at, fd in enumerate(fds[2:]):
             os.dup2(fd, at)
         os.dup2(fds[0], guest.ANSWERS)
-        told = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 4)
-        os.dup2(told, 4)
-        os.closerange(5, 65536)
+        report = fcntl.fcntl(fds[1], fcntl.F_DUPFD_CLOEXEC, _REPORT)
+        os.dup2(report, _REPORT)
+        os.closerange(_REPORT + 1, 65536)
         _furnish(setup, job, count)
         _limit(job)
         if setup["tier"] != "plain":
             kernel.renounce()
             if setup["tier"] == "landlock":
                 kernel.landlock(setup["readable"])
-            kernel.install(_filter(setup, job["processes"] > 1))
+            kernel.install(_filter(setup, processes=job["processes"] > 1))
     except Exception as error:
-        os.write(4, f"failed {type(error).__name__}: {error}".encode())
+        os.write(_REPORT, f"failed {type(error).__name__}: {error}".encode())
         os._exit(1)
-    os.close(4)
-    report.detach()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.close(_REPORT)
     guest.run()
 
 
@@ -154,6 +182,11 @@ def _furnish(setup: Setup, job: Job, count: int) -> None:
     """A work folder where the tier can give one, nothing of the mother's environment, and nobody's user id."""
     folder = "/"
     if setup["tier"] == "bubblewrap":
+        uid, gid = os.getuid(), os.getgid()
+        kernel.unshare(kernel.NEWUSER | kernel.NEWNS | kernel.NEWIPC)
+        for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{file}", "w") as mapping:
+                mapping.write(text)
         hidden = kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
         kernel.mount("tmpfs", "/tmp", "tmpfs", hidden, f"size={max(4096, job['disk'])},nr_inodes=4096,mode=0700")
         kernel.mount("tmpfs", "/proc", "tmpfs", hidden | kernel.RDONLY, "size=4096,nr_inodes=2,mode=0555")
@@ -164,13 +197,13 @@ def _furnish(setup: Setup, job: Job, count: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        kernel.die_with_parent()  # forgotten by the kernel when the user changes
+    kernel.die_with_parent()  # last: the kernel forgets it when the user changes or capabilities are gained
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LANG="C.UTF-8", PYTHONHASHSEED="0")
 
 
-def _filter(setup: Setup, processes: bool) -> bytes:
+def _filter(setup: Setup, *, processes: bool) -> bytes:
     """Built once by the mother; only where there are no process namespaces does it name the program itself."""
     if setup["tier"] == "bubblewrap":
         return seccomp.build(seccomp.Rules(processes))
@@ -195,15 +228,6 @@ def _limit(job: Job) -> None:
         hard = resource.getrlimit(what)[1]
         low = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(what, (low, low))
-
-
-def _size() -> int:
-    """Bytes of address space that this process has before a program adds any; 0 where the kernel does not say."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
 
 
 def _tree(root: int, proc: int) -> int:
