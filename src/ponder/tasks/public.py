@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ponder.core import Task
 from ponder.errors import DataError, SetupError, UsageError
 from ponder.graders.extract import numeric_key
+from ponder.graders.maths import MathsGrader, maths_answer
 from ponder.tasks.compared import CompareGrader, answer_key
 from ponder.tasks.files import Prompt, Row, check_ids, digest, plain, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
@@ -140,10 +141,8 @@ def _integers(source: Source, path: str, split: str, prompt: str, max_tokens: in
 
 
 def _maths(source: Source, path: str, problems: Sequence[Problem], prompt: Prompt, max_tokens: int) -> Task:
-    from ponder.graders.maths import MathsGrader, maths_key
-
     identity = _identity(source, path, problems, prompt, "maths")
-    return Task(source.name, identity, tuple(problems), maths_key, MathsGrader(), max_tokens)
+    return Task(source.name, identity, tuple(problems), maths_answer, MathsGrader(), max_tokens)
 
 
 def _choice(
