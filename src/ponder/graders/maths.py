@@ -32,7 +32,7 @@ from ponder.types import JSON, Problem, Verdict
 Reason = Literal["equal", "different", "no_answer", "unparsable", "too_long", "too_deep", "tower", "timeout", "died"]
 """Why a verdict is what it is; only "equal" is right.
 
-no_answer: nothing was stated. unparsable: mathematics that has no value, such as a division by zero. too_long, too_deep, tower: refused before
+no_answer: nothing was stated. unparsable: no mathematics where the reference is, or without a value (a division by zero). too_long, too_deep, tower: refused before
 anything was computed (characters, nesting, size of a power, factorial or binomial). timeout, died: the worker was killed, or ran out of memory.
 """
 
@@ -55,7 +55,8 @@ def maths_key(answer: str) -> str | None:
     answers may have two keys, where only computer algebra sees that they are. None where `read` refuses the answer.
     """
     try:
-        return key(read(answer)) or None
+        node = read(answer)
+        return None if node.kind == "text" and not any(map(str.isalpha, node.value)) else key(node)
     except Refused:
         return None
 
@@ -123,7 +124,7 @@ class MathsGrader:
                 return self._run([Call("latex", (_guarded(gold), _guarded(answer)))])[1] or "different"
         except Refused as refused:
             return refused.reason
-        if same is False and found.kind == "text" and wanted.kind != "text" and not any(c.isalnum() for c in answer):
+        if found.kind == "text" and wanted.kind != "text":
             return "unparsable"
         return "equal" if same else "different"
 
@@ -172,12 +173,18 @@ def _worker_source() -> str:
 def _reference(gold: str) -> Node:
     try:
         node = read(gold)
-        Comparison().same(node, node)
+        key(node)  # which a division by zero has none of
     except Refused as refused:
         raise DataError(
             f"the reference {gold[:80]!r} cannot be judged by value ({refused.reason}); correct it, or grade this task by exact text"
         ) from None
     return node
+
+
+def check_reference(reference: JSON, problem: str) -> None:
+    """Raises `DataError` for a reference that `MathsGrader` could not judge by; for loaders, before anything is paid for."""
+    for gold in _accepted(reference, problem):
+        _reference(gold)
 
 
 def _accepted(reference: JSON, problem: str) -> list[str]:

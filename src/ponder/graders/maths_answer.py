@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from ponder.graders import maths_tokens
+from ponder.graders.compare import chosen_letter
 from ponder.graders.maths_expression import fraction, parse
 from ponder.graders.maths_text import Unit, normalise, unit
 from ponder.graders.maths_tokens import MAX_LENGTH, MULTIPLIERS, NOT_UNITS, SEPARATORS, Refused, Token, Tokens, opens, split
@@ -30,8 +31,8 @@ def read(answer: str) -> Node:
     if (words := _words(text)).lower() in _EMPTY:
         return Node("set")
     text = maths_tokens.spelled(words)
-    if match := _CHOICE.match(text):
-        return Node("sym", match[1] or match[2])
+    if _CHOICE.match(text) and (letter := chosen_letter(text, "ABCDEFGH")) is not None:
+        return Node("sym", letter)
     try:
         if match := _BASE.fullmatch(text):
             return _based(match)
@@ -49,8 +50,8 @@ def _words(text: str) -> str:
 
 _ALL_TEXT = re.compile(r"\(?\\text\{\s*\(?([^{}()]*)\)?\s*\}\)?\.?")
 _EMPTY = frozenset(("no solution", "no solutions", "empty set", "the empty set", "no real solution", "no real solutions"))
-_CHOICE = re.compile(r"\(?([A-H])\)[.:]?(?=\s+[^\s\d*/^+=-]|\s+\d)(?<!\()|([A-H])[.:]\s+(?=\S)")
-_BASE = re.compile(r"([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]))")
+_CHOICE = re.compile(r"[A-H][).:]\s+\S")  # B) 12
+_BASE = re.compile(r"([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]{1,2}))")
 _NOISE = re.compile(r"\\text(?![A-Za-z])|[\s.,;:'\"{}()\\]")
 _EQUALS, _IN = "=", "\\in"
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}

@@ -164,15 +164,19 @@ def key(node: Node) -> str:
     parts = [f"{part.value}={key(part)}" if node.kind == "assign" else key(part) for part in node.args]
     if node.kind in ("set", "union"):
         parts = sorted(set(parts))
-        if len(parts) == 1:
-            return parts[0]
-        return "{" + ",".join(parts) + "}" if node.kind == "set" else "\\cup".join(parts)
+        if len(parts) < 2:
+            return parts[0] if parts else "\\emptyset"
+        return "\\{" + ",".join(parts) + "\\}" if node.kind == "set" else "\\cup".join(parts)
     if node.kind == "tuple":
         return node.value[0] + ",".join(parts) + node.value[1]
     if node.kind == "relation":
         return f"{_scaled(normal(node.args[0]), 'inequality')}{node.value}0"
     if node.kind == "matrix":
-        return f"matrix({node.value};{','.join(parts)})"
+        width = int(node.value.partition("x")[2])
+        rows = ["&".join(parts[at : at + width]) for at in range(0, len(parts), width)]
+        return "\\begin{pmatrix}" + "\\\\".join(rows) + "\\end{pmatrix}"
+    if node.kind == "assign":
+        return ",".join(parts)
     return ":".join(parts) if node.kind == "colon" else node.value
 
 

@@ -44,7 +44,7 @@ class Sum:
         """One spelling of the sum."""
         if (value := self.number) is not None:
             return str(value)
-        return "+".join(f"{_times(coefficient, product)}" for product, coefficient in sorted(self.terms.items()))
+        return "+".join(_times(coefficient, product) for product, coefficient in sorted(self.terms.items())).replace("+-", "-")
 
 
 def normal(node: Node) -> Sum:
@@ -114,7 +114,7 @@ def _gather(factors: Product, coefficient: Fraction, is_plain: bool) -> Sum:
 def _power(base: Sum, exponent: Sum) -> Sum:
     times = exponent.number
     if times is None:
-        return _atom(f"({base.key})^({exponent.key})")
+        return _atom(f"(({base.key})^({exponent.key}))")
     if times == 0:
         return _constant(_ONE)
     if not base.terms:
@@ -182,7 +182,19 @@ def _function(name: str, parts: list[Sum]) -> Sum:
     whole = [int(value) for value in values if value is not None and value.denominator == 1 and 0 <= value <= 1_000]
     if len(whole) == len(parts) and name in ("factorial", "binomial"):
         return _constant(Fraction(math.factorial(whole[0]) if name == "factorial" else math.comb(*whole)))
-    return _atom(f"{name}({','.join(part.key for part in parts)})")
+    keys = [part.key for part in parts]
+    if name in _WRITTEN:
+        return _atom(_WRITTEN[name].format(*keys))
+    return _atom(f"{name}({keys[0]})" if len(keys) == 1 else f"{name}_{{{keys[1]}}}({keys[0]})")
+
+
+_WRITTEN = {
+    "binomial": r"\binom{{{0}}}{{{1}}}",
+    "factorial": "({0})!",
+    "abs": "|{0}|",
+    "floor": r"\lfloor {0}\rfloor ",
+    "ceiling": r"\lceil {0}\rceil ",
+}
 
 
 def _times(coefficient: Fraction, product: Product) -> str:

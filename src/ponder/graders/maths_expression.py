@@ -11,6 +11,8 @@ from fractions import Fraction
 from ponder.graders.maths_tokens import CONSTANTS, FUNCTIONS, MAX_DEPTH, MULTIPLIERS, Refused, Token, Tokens
 from ponder.graders.maths_tree import Node, add, magnitude, mul, negative, number, over, power
 
+MAX_MARKS = 8  # exponents, factorial, percent and degree signs after one factor
+
 
 def parse(found: Tokens) -> Node:
     """The tree of one expression. Raises `Refused`: no expression, nested too deep, or a tower."""
@@ -59,7 +61,7 @@ class _Parser:
 
     def factor(self) -> Node:
         node = self.atom()
-        while True:
+        for _ in range(MAX_MARKS):
             if self.take("^"):
                 node = power(node, self.exponent())
             elif self.take("!"):
@@ -72,6 +74,7 @@ class _Parser:
                 node = mul(node, Node("sym", "\\pi"), number(Fraction(1, 180)))
             else:
                 return node
+        raise Refused("too_deep")
 
     def atom(self) -> Node:
         self.depth += 1

@@ -75,7 +75,8 @@ MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion":
 _COUNTING = (
     "and or to plus minus times over divided squared cubed half halves third thirds quarter quarters fourth fourths fifth fifths mod "
     "modulo base is are was were be not no never wrong incorrect false more less fewer greater than but if except without choose of am pm "
-    "a.m. p.m. hundred thousand million billion trillion dozen percentile factorial root roots none undefined unknown"
+    "a.m. p.m. hundred thousand million billion trillion dozen percentile factorial root roots none undefined unknown "
+    "maybe about around roughly approximately approx"
 )
 NOT_UNITS = frozenset(_COUNTING.split())
 _COUNT = "zero one two three four five six seven eight nine ten eleven twelve"

@@ -44,12 +44,16 @@ def add(*parts: Node) -> Node:
 
 
 def mul(*parts: Node) -> Node:
-    """A product."""
+    """A product; of numbers, a number."""
+    if all(part.kind == "num" for part in parts):
+        return number(math.prod((Fraction(part.value) for part in parts), start=Fraction(1)))
     return parts[0] if len(parts) == 1 else Node("mul", "", parts)
 
 
 def power(base: Node, exponent: Node) -> Node:
-    """A power."""
+    """A power; the reciprocal of a number is a number."""
+    if base.kind == "num" and exponent == number(-1) and base.value != "0":
+        return number(1 / Fraction(base.value))
     return Node("pow", "", (base, exponent))
 
 
@@ -76,12 +80,14 @@ def symbols(node: Node) -> frozenset[str]:
 
 
 def magnitude(node: Node) -> float:
-    """An upper bound on the decimal digits of the value, with every variable about ten. Raises `Refused("tower")` beyond the bounds."""
+    """A bound on the decimal digits of the value, before and after the point, with every variable about ten. Raises `Refused("tower")` beyond the bounds."""
     sizes = [magnitude(part) for part in node.args]
     size = 1.0
     if node.kind == "num":
         value = Fraction(node.value)
-        size = _digits(value.numerator) + _digits(value.denominator) - _digits(1)
+        size = math.log10(max(abs(value.numerator), 1)) + math.log10(value.denominator)
+    elif node.kind == "sym":
+        size = _SIZES.get(node.value, 1.0)
     elif node.kind == "add":
         size = max(sizes) + math.log10(len(sizes) + 1)
     elif node.kind == "mul":
@@ -94,12 +100,13 @@ def magnitude(node: Node) -> float:
         count = float(times) if times is not None else 10.0 ** sizes[1]
         if base.kind in ("add", "mul") and symbols(base) and count > MAX_POWER:
             raise Refused("tower")
-        size = max(sizes[0], 0.5) * max(count, 1.0)
+        places = math.log10(Fraction(exponent.value).denominator) if times is not None else 0.0
+        size = sizes[0] * max(count, 1.0) + places  # e^0.0001 differs from 1 in the fourth place
     elif node.kind == "fn" and node.value in ("factorial", "binomial"):
         if max(sizes) > MAX_CHOICE + 0.001:
             raise Refused("tower")
         largest = 10.0 ** max(sizes)
-        size = largest * max(sizes)
+        size = largest * (max(sizes) if node.value == "factorial" else math.log10(2))
     elif sizes:
         size = sum(sizes)
     if size > MAX_MAGNITUDE:
@@ -107,8 +114,7 @@ def magnitude(node: Node) -> float:
     return size
 
 
-def _digits(value: int) -> float:
-    return value.bit_length() * 0.30103
+_SIZES = {"e": math.log10(math.e), "\\pi": math.log10(math.pi), "i": 0.0}
 
 
 def _kinds(node: Node) -> frozenset[str]:

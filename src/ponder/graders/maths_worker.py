@@ -30,7 +30,7 @@ def equal(left: Tree, right: Tree, digits: int) -> bool:
     """Whether two expressions have one value, to `digits` digits, wherever both are real (everywhere both are finite, if nowhere real).
 
     Identity testing by evaluation at seven points. `digits` must exceed the size of what can be written with the trees (see
-    `maths_expression.magnitude`), so that 1 + 10^-60 is not 1.
+    `maths_tree.magnitude`), so that 1 + 10^-60 is not 1.
     """
     names = sorted(_names(left) | _names(right))
     real = finite = 0
