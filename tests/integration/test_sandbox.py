@@ -81,6 +81,7 @@ def test_an_exception_is_an_answer_with_its_name_and_message(sandbox):
         ("while True: pass", "timeout", "1 s"),
         ("import time\ndef f():\n    while True:\n        try: time.sleep(9)\n        except BaseException: pass", "timeout", "1 s"),
         ("def f(): return 'x' * 2_000_000", "output", "1,048,576 bytes"),
+        ("def f(): return [[]] * 60_000", "output", "40,000 containers"),
         ("import os\ndef f(): os.write(3, b'x' * 2_000_000)", "output", "1,048,576"),
         ("import os\ndef f(): os.write(3, b'forged\\n')", "garbled", "nonce"),
         ("import os\ndef f(): os._exit(0)", "died", "code 0"),
@@ -150,6 +151,9 @@ def test_a_long_source_is_refused_and_arguments_must_be_plain(sandbox):
 
 def test_nothing_of_one_program_reaches_the_next(sandbox):
     one(sandbox, "import builtins, math\nbuiltins.len = math.pi = 3\ndef f(): pass")
+    one(sandbox, "import os\ndef f():\n    for fd in (0, 1, 2): os.write(fd, b'left behind')")
+    again = one(sandbox, "import os\ndef f(): return [os.pread(fd, 20, 0) for fd in (0, 1, 2)]")
+    assert again.replies == (Reply([b"", b"", b""]),)
     source = "import math, os\ndef f(): return len([1]), math.pi, sorted(os.environ), os.getcwd()"
     [reply] = one(sandbox, source).replies
     assert reply.value[:3] == (1, 3.141592653589793, ["HOME", "LANG", "PATH", "PYTHONHASHSEED", "TMPDIR"])
@@ -311,6 +315,8 @@ def test_what_is_missing_is_said(monkeypatch):
     assert "apt install bubblewrap" in missing("bubblewrap")
     monkeypatch.setattr(kernel, "landlock_version", lambda: 0)
     assert "no Landlock" in missing("landlock")
+    monkeypatch.setattr(kernel, "landlock_version", lambda: 2)
+    assert "cut short" in missing("landlock")
     with pytest.raises(SetupError, match="bwrap is not installed"):
         Room(Blueprint("bubblewrap")).run("", [], QUICK)
 

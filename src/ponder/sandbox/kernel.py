@@ -73,7 +73,9 @@ def landlock(readable: Sequence[str]) -> None:
     version = landlock_version()
     if version < 1:
         raise OSError(95, "landlock: this kernel has none, or has it switched off")
-    handled = (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1  # LANDLOCK_ACCESS_FS_*
+    handled = (
+        1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)
+    ) - 1  # LANDLOCK_ACCESS_FS_*, by version
     networks = 3 if version >= 4 else 0  # TCP bind and connect
     scopes = 3 if version >= 6 else 0  # abstract sockets, signals
     attributes = struct.pack("QQQ", handled, networks, scopes)[: 8 if version < 4 else 16 if version < 6 else 24]

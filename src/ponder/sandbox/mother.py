@@ -32,6 +32,7 @@ Tier: TypeAlias = Literal["bubblewrap", "landlock", "plain"]
 NOBODY = 65533  # who a mother that root starts becomes: an id that no system account has
 SAMPLES = (210_000, 10_000)  # first and number of the ids that programs get, one each, where root starts them without namespaces
 _READY = 20.0  # seconds a mother may take to start, on a busy machine with heavy modules to import
+_LANDLOCK = 3  # least version: before it, what may be read could be truncated by its owner
 _MODULES = ("kernel", "seccomp", "wire", "guest", "zygote", "launch")
 _BOOT = """
 import json, socket, sys, types
@@ -115,8 +116,8 @@ def missing(tier: Tier) -> str:
         return f"has no system call filter for {os.uname().machine}"
     if tier == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed (apt install bubblewrap, dnf install bubblewrap)"
-    if tier == "landlock" and kernel.landlock_version() < 1:
-        return "this kernel has no Landlock, or has it switched off (Linux 5.13 or later, lsm=landlock)"
+    if tier == "landlock" and kernel.landlock_version() < _LANDLOCK:
+        return "this kernel has no Landlock that guards files from being cut short (Linux 6.2 or later, not switched off by lsm=)"
     return ""
 
 

@@ -133,7 +133,7 @@ def _choose(preload: tuple[str, ...], trusted: bool, wanted: str) -> Sandbox:
     told = "; ".join(f"{tier}: {lack}" for tier, lack in lacks.items())
     raise SetupError(
         f"no sandbox is usable here, and model-written code is not run without one ({told}). Install bubblewrap and allow unprivileged "
-        "user namespaces, or run on Linux 5.13 or later with Landlock; `ponder doctor` tests both; --unsafe-exec runs it unprotected"
+        "user namespaces, or run on Linux 6.2 or later with Landlock; `ponder doctor` tests both; --unsafe-exec runs it unprotected"
     )
 
 

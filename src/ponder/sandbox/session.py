@@ -27,6 +27,7 @@ from ponder.sandbox.slots import slot
 
 LONGEST_SOURCE = 2**20  # characters of a program
 _BIRTH = 30.0  # seconds the machine may take to fork, however busy
+_CONTAINERS = 80_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
 _CHUNK = 65536
 
 
@@ -196,6 +197,8 @@ class Program:
         line, _, self._buffer = self._buffer.partition(b"\n")
         if not line.startswith(prefix):
             raise Stopped("garbled", "a line without the nonce on the answer channel")
+        if line.count(b"[") > _CONTAINERS:
+            raise Stopped("output", f"an answer of more than {_CONTAINERS // 2:,} containers")
         return _reply(line[len(prefix) :], number)
 
     def _absorb(self) -> None:

@@ -71,6 +71,10 @@ def serve(control: socket.socket, setup: Setup) -> NoReturn:
     site.setquit()  # `exit` and `quit`, which programs call and which -S leaves out
     gc.freeze()
     mother = Mother(setup)
+    null = os.open(os.devnull, os.O_RDWR)
+    for at in range(3):  # her standard error told why she could not start; from here on nobody must share it
+        os.dup2(null, at)
+    os.close(null)
     control.send(b"ready")
     poll = select.poll()
     for fd in (control.fileno(), mother.bell):
@@ -158,7 +162,7 @@ def _program(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.umask(0o077)
-        for at, fd in enumerate(fds[2:]):
+        for at, fd in enumerate(fds[2:] or [0, 0, 0]):  # 0 is the mother's null device
             os.dup2(fd, at)
         os.dup2(fds[0], guest.ANSWERS)
         report = fcntl.fcntl(fds[1], fcntl.F_DUPFD_CLOEXEC, _REPORT)
