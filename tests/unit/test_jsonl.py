@@ -63,3 +63,10 @@ def test_line_separators_inside_a_string_do_not_tear_a_line(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('\ufeff{"question": "a\u2028b", "answer": "2"}\n', "utf-8")
     assert len(jsonl(str(path)).problems) == 1
+
+
+def test_maths_judges_by_value_and_refuses_a_reference_that_has_none(tmp_path):
+    task = jsonl(written(tmp_path / "q.jsonl", {"question": "?", "answer": "\\frac{1}{2}"}), grader="maths")
+    assert [judged(task, text) for text in ("\\boxed{0.5}", "\\boxed{0.51}")] == [True, False]
+    with pytest.raises(DataError, match=r"q\.jsonl:1: the reference .* cannot be read as mathematics"):
+        jsonl(written(tmp_path / "q.jsonl", {"question": "?", "answer": "9" * 100_000}), grader="maths")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ponder.core import Task
 from ponder.errors import DataError, UsageError
+from ponder.graders.maths import MathsGrader, maths_answer, maths_key
 from ponder.tasks.compared import RULES, CompareGrader, answer_key
 from ponder.tasks.files import check_ids, digest, plain, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
@@ -23,14 +24,15 @@ def jsonl(
     """Problems of a JSONL file.
 
     question, answer, id: names of the fields (a missing id becomes the line's number). An answer that ends in `#### x`, as GSM8K
-    writes it, means x. grader: numeric (exact fractions), exact (case and spaces aside) or choice (a letter). prompt: a prompt of
+    writes it, means x. grader: numeric (exact fractions), exact (case and spaces aside), choice (a letter) or maths (by value). prompt: a prompt of
     ours by name, or the path of one; a JSON file with a version and messages, in which {question} stands for the question.
     Raises `DataError` with file and line.
     """
-    if grader not in RULES:
-        raise UsageError(f"jsonl: grader {grader!r} must be one of {', '.join(RULES)}")
+    if grader not in (*RULES, "maths"):
+        raise UsageError(f"jsonl: grader {grader!r} must be one of {', '.join((*RULES, 'maths'))}")
     template = read_prompt(prompt)
-    judge = CompareGrader(grader)
+    judge = MathsGrader() if grader == "maths" else CompareGrader(grader)
+    key = maths_answer if grader == "maths" else answer_key(grader)
     problems = []
     for row in read_rows(path):
         for field in (question, answer):
@@ -41,16 +43,24 @@ def jsonl(
         if row.fields[answer] is None:
             raise DataError(f"{row.place}: the answer is null; every problem needs one")
         reference = _reference(row.fields[answer])
-        try:
-            judge.compare(None, reference)
-        except ValueError as error:  # what no answer could equal is refused before anything is paid for
-            raise DataError(f"{row.place}: {error}: jsonl(path, grader='exact') compares text") from None
+        _check(judge, reference, row.place)
         problems.append(
             Problem(Question(str(row.fields.get(id, row.number)), template.ask(str(row.fields[question]))), reference)
         )
     check_ids(problems, path, "or name another field: jsonl(path, id=...)")
     fingerprint = f"jsonl-{digest(problems)}/{template.fingerprint}/{grader}"
-    return Task(Path(path).stem, fingerprint, tuple(problems), answer_key(grader), judge, max_tokens)
+    return Task(Path(path).stem, fingerprint, tuple(problems), key, judge, max_tokens)
+
+
+def _check(judge: CompareGrader | MathsGrader, reference: str, place: str) -> None:
+    """What no answer could equal is refused before anything is paid for."""
+    try:
+        if isinstance(judge, CompareGrader):
+            judge.compare(None, reference)
+        elif maths_key(reference) is None:
+            raise ValueError(f"the reference {reference!r} cannot be read as mathematics")
+    except ValueError as error:
+        raise DataError(f"{place}: {error}: jsonl(path, grader='exact') compares text") from None
 
 
 def _reference(value: JSON) -> str:

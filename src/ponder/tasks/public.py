@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ponder.core import Task
 from ponder.errors import DataError, SetupError, UsageError
 from ponder.graders.extract import numeric_key
-from ponder.graders.maths import MathsGrader, maths_answer
+from ponder.graders.maths import MathsGrader, maths_answer, maths_key
 from ponder.tasks.compared import CompareGrader, answer_key
 from ponder.tasks.files import Prompt, Row, check_ids, digest, plain, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
@@ -66,6 +66,10 @@ def math500(path: str = "", split: str = "", prompt: str = "boxed", max_tokens: 
     template, problems = read_prompt(prompt), []
     for row in _rows(MATH500, path, split):
         reference = plain(_field(row, "answer")).strip()
+        if maths_key(reference) is None:
+            raise DataError(
+                f"{row.place}: math500: the answer {reference[:80]!r} cannot be read as mathematics, so that none could equal it"
+            )
         problems.append(_problem(MATH500, row, template, str(_field(row, "problem", "question")), reference))
     return _maths(MATH500, path, problems, template, max_tokens)
 
