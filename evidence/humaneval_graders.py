@@ -18,7 +18,7 @@ from math import sqrt
 
 from tests.mutants import mutants, passes
 
-from evidence.common import Claim, save
+from evidence.common import DOCS, Claim, insert, save
 from ponder.graders.code import CodeGrader, unpacked
 from ponder.tasks.code import humaneval
 from ponder.tasks.files import read_rows
@@ -52,21 +52,28 @@ def main() -> None:
     canon = [Version(problem, source, True) for problem, source in zip(problems, solutions, strict=True)]
     wrong = [version for version in changed if not version.right]
     print(f"{len(changed)} versions, of which the plain run calls {len(wrong)} wrong")
-    passed, agreed, rates = [], [], []
+    passed, agreed, rates = [True] * len(canon), [True] * len(changed), []
     for _ in range(RUNS):
         began = time.perf_counter()
-        passed += judged(canon)
-        agreed += [verdict == version.right for verdict, version in zip(judged(changed), changed, strict=True)]
+        passed = [before and now for before, now in zip(passed, judged(canon), strict=True)]
+        verdicts = judged(changed)
+        agreed = [before and now == one.right for before, now, one in zip(agreed, verdicts, changed, strict=True)]
         rates.append((len(canon) + len(changed)) / (time.perf_counter() - began))
-    save(
-        "humaneval_graders",
-        [
-            share("canonical", "canonical solutions that pass", passed, len(canon), 1.0),
-            share("agreement", "changed versions whose verdict is that of a plain run", agreed, len(changed), 0.999),
-            Claim("wrong", "changed versions that the plain run calls wrong", len(wrong), len(wrong), len(wrong), None, None, len(changed), 1),
-            Claim("rate", "verdicts a second, hanging versions included", sum(rates) / RUNS, min(rates), max(rates), None, None, len(changed), RUNS),
-        ],
-    )  # fmt: skip
+        for verdict, one in zip(verdicts, changed, strict=True):
+            if verdict != one.right:
+                print(f"{one.problem.question.id}: the grader says {verdict}, a plain run {one.right}:\n{one.source}\n")
+    found = [
+        claim("canonical", f"canonical solutions that pass in each of {RUNS} runs", passed, 1.0),
+        claim("agreement", f"changed versions whose verdict is that of a plain run in each of {RUNS} runs", agreed, 0.999),
+        claim("wrong", "changed versions that the plain run calls wrong", [not version.right for version in changed], None),
+        Claim("rate", f"verdicts a second, of {cores} cores; {SECONDS:g} s for those that hang", sum(rates) / RUNS, min(rates), max(rates), None, None, len(changed), 1),
+    ]  # fmt: skip
+    save("humaneval_graders", found)
+    rows = ["| | value | 95% interval | target | programs |", "|---|--:|---|---|--:|"]
+    rows += [
+        f"| {one.text} | {one.value:.4g} | [{one.low:.4g}, {one.high:.4g}] | {one.target or ''} | {one.n} |" for one in found
+    ]
+    insert(DOCS / "evidence" / "humaneval_graders.md", "humaneval_graders", "\n".join(rows))
 
 
 def humaneval_path() -> str:
@@ -104,12 +111,13 @@ def judged(programs: list[Version]) -> list[bool]:
     return asyncio.run(all_of_them())
 
 
-def share(id_: str, text: str, held: list[bool], n: int, target: float) -> Claim:
+def claim(id_: str, text: str, held: list[bool], target: float | None) -> Claim:
     """A share with its 95% interval (Wilson's)."""
-    total, rate, z = len(held), sum(held) / len(held), 1.96
-    center, half = rate + z * z / (2 * total), z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    low, high = ((center + side * half) / (1 + z * z / total) for side in (-1, 1))
-    return Claim(id_, f"{text}; {RUNS} runs", rate, low, min(1.0, high), f">= {target}", rate >= target, n, RUNS)
+    n, rate, z = len(held), sum(held) / len(held), 1.96
+    center, half = rate + z * z / (2 * n), z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low, high = ((center + side * half) / (1 + z * z / n) for side in (-1, 1))
+    holds = None if target is None else rate >= target
+    return Claim(id_, text, rate, low, max(rate, min(1.0, high)), None if target is None else f">= {target:g}", holds, n, 1)
 
 
 if __name__ == "__main__":

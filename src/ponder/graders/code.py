@@ -19,7 +19,7 @@ from ponder.errors import SetupError
 from ponder.graders.cases import Case, cases
 from ponder.graders.program import program
 from ponder.graders.verdicts import best_room, verdicts
-from ponder.sandbox.core import Limits, Sandbox, Stopped
+from ponder.sandbox.core import Limits, Sandbox
 from ponder.sandbox.relay import Found, Suite, examine
 from ponder.types import JSON, Problem, Verdict
 
@@ -93,17 +93,15 @@ class CodeGrader:
 
 
 def called(sandbox: Sandbox, source: str, tests: Sequence[Case], limits: Limits) -> Found:
-    """Call a program for each case in turn, in one process, up to the first that does not hold."""
-    try:
-        with sandbox.open(source, limits) as session:
-            for case in tests:
-                reply = session.call(case.call)
-                if reply.error:
-                    return Found(False, f"error: {reply.error} {reply.message}".rstrip())
-                if not case.holds(reply.value):
-                    return Found(False, f"failed: line {case.line}")
-    except Stopped as stop:
-        return Found(False, f"error: {stop.detail}" if stop.status == "error" else stop.status)
+    """Call a program for each case in turn, in one process; the first case that does not hold is the reason."""
+    outcome = sandbox.run(source, [case.call for case in tests], limits)
+    for case, reply in zip(tests, outcome.replies, strict=False):
+        if reply.error:
+            return Found(False, f"error: {reply.error} {reply.message}".rstrip())
+        if not case.holds(reply.value):
+            return Found(False, f"failed: line {case.line}")
+    if len(outcome.replies) < len(tests):
+        return Found(False, f"error: {outcome.detail}" if outcome.status == "error" else outcome.status)
     return Found(True)
 
 
