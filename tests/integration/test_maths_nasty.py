@@ -32,8 +32,9 @@ def test_no_false_accepts_and_at_most_2_percent_false_rejects_on_the_judged_tabl
 
 def test_the_table_is_judged_the_same_with_reference_and_answer_exchanged():
     rows = [row for row in ROWS if row["correct"]]
-    verdicts = judge_many([(row["answer"], row["gold"]) for row in rows])
-    assert [(row["answer"], one.reason) for row, one in zip(rows, verdicts, strict=True) if not one.correct] == []
+    there = judge_many([(row["gold"], row["answer"]) for row in rows])
+    back = judge_many([(row["answer"], row["gold"]) for row in rows])
+    assert [row for row, x, y in zip(rows, there, back, strict=True) if x.correct != y.correct] == []
 
 
 def test_nasty_answers_are_wrong_within_two_seconds_and_touch_nothing():

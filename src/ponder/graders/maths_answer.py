@@ -264,7 +264,10 @@ def _without_unit(found: Tokens) -> tuple[Tokens, Unit | None]:
     if words in ("\\degree c", "\\degree f", "degrees celsius", "degrees fahrenheit"):
         words = "celsius" if "c" in words.split()[-1] else "fahrenheit"
     words = words.replace("\\degree", "degree").replace("^ ", "^")
-    return found[:start], unit(words)
+    measured = unit(words)
+    if measured is None and any(len(word) == 1 and word.isalpha() and word != "a" for word in words.split()):
+        raise Refused("unparsable")  # \text{x} after a number is a variable, and no unit
+    return found[:start], measured
 
 
 def _in_unit(found: Tokens, at: int) -> bool:

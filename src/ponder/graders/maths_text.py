@@ -179,6 +179,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], _Replacement], ...] = tuple(
         ),
         (r"(?<!\\)\\(?:[!,;: ]|$)|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        # A vector's letter is no word.
+        (r"\\(?:mathbf|mathit|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (
             r"\\(?:text(?:rm|bf|it|sf|tt|normal)|math(?:rm|bf|it|sf|tt|normal)|mbox|operatorname\*?|boldsymbol|bm)\s*\{",
             r"\\text{",

@@ -74,7 +74,7 @@ MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion":
 # Words that count, join or deny: what holds one of them is not a number with a unit.
 _COUNTING = (
     "and or to plus minus times over divided squared cubed half halves third thirds quarter quarters fourth fourths fifth fifths mod "
-    "modulo base is are was were be not no never wrong incorrect false more less fewer greater than but if except without choose of am pm "
+    "modulo base is are was were be not no never wrong incorrect false more less fewer greater than but if except without choose am pm "
     "a.m. p.m. hundred thousand million billion trillion dozen percentile factorial root roots none undefined unknown "
     "maybe about around roughly approximately approx"
 )

@@ -29,6 +29,7 @@ BASE = "the base"  # of a logarithm that names none
 def equal(left: Tree, right: Tree, digits: int) -> bool:
     """Whether two expressions have one value, to `digits` digits, wherever both are real (everywhere both are finite, if nowhere real).
 
+    An absolute value on one side only is there to matter: then they must agree wherever both are finite (ln |x| is not ln x).
     Identity testing by evaluation at seven points. `digits` must exceed the size of what can be written with the trees (see
     `maths_tree.magnitude`), so that 1 + 10^-60 is not 1.
     """
@@ -44,7 +45,7 @@ def equal(left: Tree, right: Tree, digits: int) -> bool:
         if x.is_real and y.is_real:
             real, real_agree = real + 1, real_agree and same
         finite, agree = finite + 1, agree and same
-    if real >= (2 if names else 1):
+    if real >= (2 if names else 1) and _has_abs(left) == _has_abs(right):
         return real_agree
     return finite > 0 and agree
 
@@ -110,6 +111,10 @@ def _names(tree: Tree) -> set[str]:
     if kind == "sym":
         return set() if value in ("\\pi", "e", "i") else {value}
     return set().union(*map(_names, parts)) | ({BASE} if value == "log" and len(parts) == 1 else set())
+
+
+def _has_abs(tree: Tree) -> bool:
+    return tree[1] == "abs" or any(map(_has_abs, tree[2]))
 
 
 def _is_zero(value: Expr, digits: int) -> bool:
