@@ -135,7 +135,7 @@ _PRELOAD = (
 _MAKING = Limits(seconds=120, memory=2**32, output=2**26)  # for _CHUNK items; the slowest that is not refused takes 0.5 s for one
 _SCORING = Limits(seconds=10, memory=2**31)  # to make one item again and score an answer, which mostly takes a fifth of a second
 _CHUNK = 20
-_ORACLES = 4  # of each chunk: scoring an integral takes a quarter of a second
+_ORACLES = 4  # of each chunk: to score an integral takes a quarter of a second
 _Config: TypeAlias = "dict[str, JSON]"
 
 
