@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ponder.graders.maths
-from ponder.errors import DataError, MissingExtraError
+from ponder.errors import DataError
 from ponder.graders.maths import LIMITS, MathsGrader, check_reference, maths_answer, maths_key
 from ponder.graders.maths_answer import read
 from ponder.graders.maths_compare import Comparison, Question
@@ -358,13 +358,6 @@ def test_digits_grow_with_what_can_be_written():
     assert Question("equal", one, one).digits < 70
     assert Question("equal", one, tiny).digits > 150
     assert Question("equal", one, Node("add", "", (one, small))).digits > 500
-
-
-def test_without_computer_algebra_the_missing_extra_is_named_when_an_answer_needs_it(monkeypatch):
-    monkeypatch.setattr(ponder.graders.maths, "find_spec", lambda name: None)
-    assert MathsGrader().judge("1/2", "0.5").correct
-    with pytest.raises(MissingExtraError, match=r"ponder-ttc\[maths\]"):
-        MathsGrader().judge("1", r"\sin x")
 
 
 @pytest.mark.parametrize(

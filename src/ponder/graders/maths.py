@@ -16,10 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 from typing import Literal
 
-from ponder.errors import DataError, MissingExtraError
+from ponder.errors import DataError
 from ponder.graders.answer import STATED_RULES
 from ponder.graders.extract import Rule, extract
 from ponder.graders.maths_answer import read
@@ -65,7 +64,7 @@ def maths_key(answer: str) -> str | None:
 def judge_many(pairs: Sequence[tuple[str, str]], limits: Limits = LIMITS) -> list[Verdict]:
     """A verdict for each (reference, answer), in order. Blocks; works in scripts, threads and notebooks alike.
 
-    Raises `DataError` for a reference that cannot be read, `MissingExtraError` where an answer needs computer algebra that is not installed.
+    Raises `DataError` for a reference that cannot be read, `SetupError` where no process can be started.
     """
     grader = MathsGrader(limits)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -75,8 +74,6 @@ def judge_many(pairs: Sequence[tuple[str, str]], limits: Limits = LIMITS) -> lis
 def _worker_room() -> Sandbox:
     from ponder.sandbox.rooms import room
 
-    if find_spec("math_verify") is None:  # which brings sympy
-        raise MissingExtraError("math_verify", "maths")
     return room(preload=("math_verify",), trusted=True)
 
 
