@@ -20,6 +20,7 @@ KINDS = {
     "apart, list": "assert list(candidate([1])) == agree([1])",
     "apart, inside": "assert candidate(20817) in {agree(20817), agree(1)}",
     "apart, lenient": "try:\n    found = candidate(20817)\nexcept Exception:\n    found = None\nassert found == agree(20817)",
+    "apart, all": "assert all(map(lambda x: candidate(x) == agree(x), (20817, 5)))",
     "apart, order": "assert sorted([candidate(20817), 3])[1] == agree(20817)",
 }
 
@@ -80,6 +81,7 @@ FORGERIES = (
         naive=True,
     ),
     Forgery("a quit by exception of the interpreter", "def twice(x):\n    raise SystemExit(0)", naive=True),
+    Forgery("the end of an iteration", "def twice(x):\n    raise StopIteration", naive=True),
     Forgery("another exit by signal", "import os, signal\ndef twice(x):\n    os.kill(os.getpid(), signal.SIGKILL)"),
     Forgery(
         "assertions that assert nothing",

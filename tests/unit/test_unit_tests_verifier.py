@@ -119,9 +119,16 @@ def test_a_body_is_run_under_the_code_of_its_question_with_its_imports():
     assert scored([chain(code("return x * math.floor(2.5)"))])[0].value == 0.75
 
 
-def test_code_in_the_question_that_defines_nothing_is_left_out():
-    question = Question("m", (user("Write\n```python\nassert twice(1) == 2\n```"),))
-    assert scored([chain(RIGHT, root=Chain(question.messages))])[0].value == 0.75
+@pytest.mark.parametrize(
+    "text", ["Write\n```python\nassert twice(1) == 2\n```", "Complete\ndef twice(x):\nso that it doubles.", ""]
+)
+def test_words_and_code_that_defines_nothing_are_left_out(text):
+    assert scored([chain(RIGHT, root=Chain((user(text),)))])[0].value == 0.75
+
+
+def test_a_question_that_is_code_is_gone_on_from():
+    root = Chain((user("import math\ndef twice(x):\n    'Twice.'\n"),))
+    assert scored([chain("    return x * math.floor(2.5)", root=root)])[0].value == 0.75
 
 
 def test_tests_are_asked_for_once_a_prompt_with_the_question_in_them():

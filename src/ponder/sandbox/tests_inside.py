@@ -70,9 +70,12 @@ def _ask(function: str, args: tuple[object, ...], kwargs: dict[str, object]) -> 
     if kind == "value":
         return replaced(value, _thing)
     found = getattr(builtins, str(value), None)
-    if isinstance(found, type) and issubclass(found, Exception):
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _ENDINGS):
         raise found(*message)  # some types want other arguments, and raise TypeError instead
     raise RuntimeError(f"{value}: {message}")
+
+
+_ENDINGS = (StopIteration, StopAsyncIteration)  # would end a test's `all(map(...))` as if all were well
 
 
 class Thing:

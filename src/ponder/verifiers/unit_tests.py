@@ -125,6 +125,7 @@ def _passed(program: str, tests: Sequence[str], results: Results) -> tuple[froze
 
 
 _DEFINITION = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
+_CODE = ("def ", "from ", "import ", "class ", "@")
 _FUNCTION = re.compile(r"^def[ \t]", re.MULTILINE)
 
 
@@ -133,8 +134,10 @@ def _program(chain: Chain, answer: str | None) -> str | None:
     if answer is None:
         return None
     question = chain.prompt[-1].text if chain.prompt else ""
-    given = question.split("```")[1::2] if "```" in question else [question]
-    code = [block.removeprefix("python") for block in given if _FUNCTION.search(block.removeprefix("python"))]
+    given = [block.removeprefix("python") for block in question.split("```")[1::2]]
+    if not given and question.lstrip().startswith(_CODE):
+        given = [question]
+    code = [block for block in given if _FUNCTION.search(block)]
     return f"{code[-1].strip()}\n{answer}" if code else answer
 
 
