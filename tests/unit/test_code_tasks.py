@@ -9,8 +9,8 @@ import zlib
 from dataclasses import replace
 
 import pytest
-
 from fake_sandbox import FakeSandbox
+
 from ponder.errors import DataError, UsageError
 from ponder.graders.code import unpacked
 from ponder.graders.stdio import unpacked as unpacked_trials
@@ -119,14 +119,6 @@ def test_the_answer_of_a_code_task_is_the_program(tmp_path):
 def test_a_humaneval_row_that_is_none_is_refused_with_its_line(tmp_path, change, told):
     with pytest.raises(DataError, match=told):
         humaneval(written(tmp_path, TWICE, {**TWICE, **change}))
-
-
-def test_the_first_n_problems(tmp_path):
-    path = written(tmp_path, TWICE, {**TWICE, "task_id": "Mine/1"})
-    assert [p.question.id for p in humaneval(path, n=1).problems] == ["Mine/0"]
-    assert len(humaneval(path).problems) == 2
-    with pytest.raises(UsageError, match="n = -1"):
-        humaneval(path, n=-1)
 
 
 def test_identity_covers_tests_and_prompt(tmp_path):

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-
 from fake_sandbox import FakeSandbox
+
 from ponder.graders.stdio import StdioGrader, Trials, same_output
 from ponder.types import Problem, Question
 

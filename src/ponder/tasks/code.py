@@ -16,7 +16,6 @@ from ponder.types import Problem, Question
 def humaneval(
     path: str,
     prompt: str = "complete_function",
-    n: int = 0,
     seconds: float = 5.0,
     preload: tuple[str, ...] = (),
     max_tokens: int = 512,
@@ -24,12 +23,12 @@ def humaneval(
     """Functions to complete from signature and docstring, of a file of HumanEval's shape (Chen et al. 2021, arXiv:2107.03374).
 
     path: HumanEval.jsonl, gzipped or not, with task_id, prompt, entry_point and test. prompt: by name or path; "plain" lets a base
-    model go on with the code. n: only the first so many problems; 0 takes all. seconds: for all tests of one answer. preload:
-    installed modules that tests or answers may import (those of HumanEval+ use numpy). Raises `DataError` with file and line.
+    model go on with the code. seconds: for all tests of one answer. preload: installed modules that tests or answers may import
+    (those of HumanEval+ use numpy). Raises `DataError` with file and line.
     """
     template = read_prompt(prompt)
     problems = []
-    for row in first(read_rows(path), n):
+    for row in read_rows(path):
         place = row.place
         code, entry, test = (text(row, name) for name in ("prompt", "entry_point", "test"))
         _parsed(code, place, "prompt")
@@ -50,7 +49,6 @@ def mbpp(
     path: str,
     prompt: str = "write_function",
     shown: int = 1,
-    n: int = 0,
     seconds: float = 5.0,
     preload: tuple[str, ...] = (),
     max_tokens: int = 512,
@@ -65,7 +63,7 @@ def mbpp(
         raise UsageError(f"mbpp: shown = {shown} must be at least 1: the function's name stands in the tests alone")
     template = read_prompt(prompt)
     problems = []
-    for row in first(read_rows(path), n):
+    for row in read_rows(path):
         place = row.place
         tests = _texts(row, "test_list")
         imports = _texts(row, "test_imports") if "test_imports" in row.fields else []
@@ -82,13 +80,6 @@ def mbpp(
     check_ids(problems, path, "so mend the file")
     grader = CodeGrader(seconds, preload=preload)
     return Task("mbpp", f"mbpp-{digest(problems)}/{template.fingerprint}", tuple(problems), program_key, grader, max_tokens)
-
-
-def first(rows: list[Row], n: int) -> list[Row]:
-    """The first `n` rows; 0 stands for all. Raises `UsageError` below that."""
-    if n < 0:
-        raise UsageError(f"n = {n} problems: must be at least 1, or 0 for all")
-    return rows[: n or None]
 
 
 def text(row: Row, *names: str) -> str:

@@ -12,7 +12,7 @@ from ponder.core import Task
 from ponder.errors import DataError
 from ponder.graders.program import program_key
 from ponder.graders.stdio import StdioGrader, Trials
-from ponder.tasks.code import first, text
+from ponder.tasks.code import text
 from ponder.tasks.files import Row, check_ids, digest, plain, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
 
@@ -23,7 +23,6 @@ def stdio(
     path: str,
     prompt: str = "write_program",
     starter: str = "write_method",
-    n: int = 0,
     seconds: float = 6.0,
     max_tokens: int = 2048,
 ) -> Task:
@@ -33,12 +32,12 @@ def stdio(
     {input, output, testtype} as JSON or packed; starter_code and metadata.func_name for "functional" ones. CodeContests (Li et al.
     2022, arXiv:2203.07814): description, public_tests, private_tests and generated_tests, {input: [...], output: [...]}; time_limit.
 
-    prompt: by name or path, for programs; starter: for functions. n: only the first so many problems; 0 takes all. seconds: for one
-    test. Raises `DataError` with file and line. Packed tests are never unpickled: the one text in them is read out of the bytes.
+    prompt: by name or path, for programs; starter: for functions. seconds: for one test. Raises `DataError` with file and line.
+    Packed tests are never unpickled: the one text in them is read out of the bytes.
     """
     templates = {False: read_prompt(prompt), True: read_prompt(starter)}
     problems = []
-    for row in first(read_rows(path), n):
+    for row in read_rows(path):
         trials = _contest_trials(row) if "description" in row.fields else _bench_trials(row)
         if not trials.pairs:
             raise DataError(f"{row.place}: has no test")
