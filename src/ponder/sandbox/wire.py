@@ -18,6 +18,7 @@ Coded: TypeAlias = "bool | int | float | str | list[Coded] | None"
 DEEPEST = 200  # containers within containers
 _COLLIDING = 100  # keys of one hash
 _WIDEST_DECIMAL = 10_000  # exponent; comparing with an integer writes it out
+_WIDEST_FRACTION = 16_384  # bits; cancelling takes quadratic time
 _WIDEST = 2**53  # larger integers travel in hexadecimal, whatever the limits of a JSON reader
 
 
@@ -127,8 +128,8 @@ def _pair(coded: Coded) -> list[Coded]:
 
 def _fraction(items: list[object]) -> Fraction:
     top, bottom = items
-    if type(top) is not int or type(bottom) is not int:
-        raise ValueError("not a value: a fraction is of integers")
+    if type(top) is not int or type(bottom) is not int or max(top.bit_length(), bottom.bit_length()) > _WIDEST_FRACTION:
+        raise ValueError(f"not a value: a fraction is of integers of at most {_WIDEST_FRACTION:,} bits")
     return Fraction(top, bottom)
 
 
