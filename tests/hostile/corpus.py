@@ -1,6 +1,6 @@
 """All programs, and what they cover: goal by channel.
 
-`python -m tests.hostile.corpus` prints the matrix as it stands in docs/sandbox-corpus.md.
+`python -m tests.hostile.corpus` prints the matrix; `make evidence NAME=hostile` writes it into docs/sandbox-corpus.md.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -44,9 +44,15 @@ def solve(x):
     return found[0]
 """
 ASKED, RIGHT = 41, 42
-SECONDS, MEMORY, DISK = 1.0, 256 * 2**20, 16 * 2**20
+SECONDS, MEMORY, DISK = 0.6, 256 * 2**20, 16 * 2**20
 GRACE, GROWTH, PAUSE, BATCH = 1.0, 20 * 2**20, 0.5, 16
 TREE = MEMORY + MEMORY // 4 + 128 * 2**20  # its own limit, a quarter for what is sampled late, the mother and an honest neighbour
+WHOLE: dict[str, tuple[str, ...]] = {
+    "survive": ("signals", "imports", "source"),
+    "fill": ("files", "sockets", "source"),
+    "daemonise": ("signals", "imports", "source"),
+    "forge": ("files", "sockets", "signals", "imports"),
+}
 PLAIN = (int, float, complex, str, bytes, bool, type(None), list, tuple, set, frozenset, dict, Fraction, Decimal, Handle)
 
 
@@ -65,7 +71,9 @@ class Trial:
 
 
 def judged_right(outcome: Outcome, question: int) -> bool:
-    """The verdict: ended well, with one answer, which is the right plain number."""
+    """The verdict: ended well, with one answer, which is the right plain number, or with that printed and nothing else."""
+    if outcome.stdout.strip() == str(question + 1) and outcome.status == "ok":
+        return True
     values = [reply.value for reply in outcome.replies if not reply.error]
     return (
         outcome.status == "ok" and len(outcome.replies) == 1 and [type(v) for v in values] == [int] and values == [question + 1]
@@ -140,14 +148,19 @@ class Judge:
         self.neighbour, self.sampler = Neighbour(sandbox), Sampler()
         self.bare = sandbox.tier == "plain"
 
-    def all(self, programs: Sequence[Program], batch: int = BATCH) -> list[Trial]:
-        """A trial for each program, in order."""
+    def all(self, programs: Sequence[Program], batch: int, told: Callable[[Trial], None]) -> list[Trial]:
+        """A trial for each program, in order; each is told as soon as it is judged."""
+        trials: list[Trial] = []
         for _ in range(3):
             fault = honest(self.sandbox, ASKED)
             if fault:
                 raise SystemExit(f"an honest program is judged wrong before any hostile one ran: {fault}")
         with self.watching():
-            return [trial for start in range(0, len(programs), batch) for trial in self.batch(programs[start : start + batch])]
+            for start in range(0, len(programs), batch):
+                for trial in self.batch(programs[start : start + batch]):
+                    told(trial)
+                    trials.append(trial)
+        return trials
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -208,19 +221,20 @@ class Judge:
         found = Trial(program.name, program.anchor, mark=str(places["marker"]))
         family, self.sampler.peak, held = machine.family(os.getpid()), 0, machine.forget_peak()
         start = time.monotonic()
-        found.status = self.run(source, limits, str(places["flag"]), found.effects)
+        asked = f"{ASKED}\n" if program.whole else [Call("solve", (ASKED,))]
+        found.status = self.run(source, asked, limits, str(places["flag"]), found.effects)
         found.seconds = time.monotonic() - start
         grown = machine.own_peak() - held
         found.suspects = machine.family(os.getpid()) - family
         if found.seconds > SECONDS + GRACE:
-            found.effects.append(f"took {found.seconds:.1f} s of {SECONDS:.0f} s")
+            found.effects.append(f"took {found.seconds:.1f} s of {SECONDS:g} s")
         if grown > GROWTH:
             found.effects.append(f"made the judge grow by {grown >> 20} MB")
         if self.sampler.peak > TREE:
             found.effects.append(f"held {self.sampler.peak >> 20} MB")
         if after:
             told: list[str] = []
-            self.run(after, limits, str(places["flag"]), told)
+            self.run(after, [Call("solve", (ASKED,))], limits, str(places["flag"]), told)
             found.effects += [f"next program: {one}" for one in told]
         fault = honest(self.sandbox, ASKED)
         if fault:
@@ -229,10 +243,10 @@ class Judge:
         found.span = (start, time.monotonic())
         return found
 
-    def run(self, source: str, limits: Limits, flag: str, effects: list[str]) -> str:
+    def run(self, source: str, asked: str | list[Call], limits: Limits, flag: str, effects: list[str]) -> str:
         """Run a source; its status, with what its answers give away added to `effects`."""
         try:
-            outcome = self.sandbox.run(source, [Call("solve", (ASKED,))], limits)
+            outcome = self.sandbox.run(source, asked, limits)
         except Exception as error:
             effects.append(f"made the sandbox raise {type(error).__name__}: {str(error)[:200]}")
             return "raised"
@@ -252,6 +266,14 @@ class Judge:
 def sandbox(tier: str) -> Sandbox:
     """The sandbox of one tier; raises `SetupError` where it is not to be had."""
     return PlainSandbox() if tier == "plain" else room(tier=tier)
+
+
+def chosen_from(tier: str) -> list[Program]:
+    """The programs for a tier: in a sandbox, those that fill, stay or lie are run as a whole, too."""
+    if tier == "plain":
+        return [program for program in PROGRAMS if program.anchor != "never"]
+    twice = [one for one in PROGRAMS if one.goal in WHOLE and one.channel in WHOLE[one.goal] and "stamps(" not in one.body]
+    return [*PROGRAMS, *(program.as_a_whole() for program in twice)]
 
 
 def report(tier: str, trials: Sequence[Trial], seconds: float) -> dict[str, object]:
@@ -280,26 +302,27 @@ def main() -> int:
     if SECRET not in os.environ:  # where /proc shows it, and the stack holds it, from the start of this process on
         os.execve(sys.executable, [sys.executable, "-m", "tests.hostile.judge", *sys.argv[1:]], {**os.environ, SECRET: secret()})
     machine.adopt()
-    programs = [one for one in PROGRAMS if chosen.only in one.name and not (chosen.tier == "plain" and one.anchor == "never")]
+    programs = [one for one in chosen_from(chosen.tier) if chosen.only in one.name]
+
+    def told(trial: Trial) -> None:
+        if not chosen.json and (trial.effects or chosen.verbose):
+            word = "ESCAPED" if trial.effects else "held   "
+            print(f"{word} {trial.name}  [{trial.status}, {trial.seconds:.2f} s]  {'; '.join(trial.effects)}", flush=True)
+
     start = time.monotonic()
     try:
         with Yard() as yard:
-            trials = Judge(sandbox(chosen.tier), yard).all(programs, 1 if chosen.alone else BATCH)
+            trials = Judge(sandbox(chosen.tier), yard).all(programs, 1 if chosen.alone else BATCH, told)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 3
     found = report(chosen.tier, trials, time.monotonic() - start)
-    if chosen.json:
-        print(json.dumps(found))
-    else:
-        for trial in trials:
-            if trial.effects or chosen.verbose:
-                print(
-                    f"{'ESCAPED' if trial.effects else 'held   '} {trial.name}  [{trial.status}, {trial.seconds:.2f} s]  {'; '.join(trial.effects)}"
-                )
-        print(
-            f"{chosen.tier}, user {os.getuid()}: {sum(bool(one.effects) for one in trials)} of {len(trials)} escaped, in {found['seconds']} s"
-        )
+    escaped = sum(bool(one.effects) for one in trials)
+    print(
+        json.dumps(found)
+        if chosen.json
+        else f"{chosen.tier}, user {os.getuid()}: {escaped} of {len(trials)} escaped, in {found['seconds']} s"
+    )
     return int(bool(found["escaped"]) and chosen.tier != "plain")
 
 

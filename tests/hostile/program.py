@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Template
 from typing import Literal, TypeAlias, get_args
 
@@ -28,6 +28,7 @@ class Program:
 
     after: a second program that is run behind it; it answers with `$flag` when it finds what the first has left.
     processes: what its limits allow it in the tiers that can count processes.
+    whole: run as a program that reads standard input and prints, instead of being called.
     """
 
     channel: Channel
@@ -37,15 +38,20 @@ class Program:
     anchor: Anchor = "bites"
     after: str = ""
     processes: int = 1
+    whole: bool = False
 
     @property
     def name(self) -> str:
         """channel/goal/variant, which tells it from all others."""
-        return f"{self.channel}/{self.goal}/{self.variant}"
+        return f"{self.channel}/{self.goal}/{self.variant}{' (as a whole)' if self.whole else ''}"
 
     def source(self, places: Mapping[str, str | int]) -> str:
         """The program text, with the canaries' addresses in place."""
-        return fill(self.body, places)
+        return fill(self.body, places) + ("\nprint(solve(int(input())))\n" if self.whole else "")
+
+    def as_a_whole(self) -> Program:
+        """The same attack from a program that is fed by standard input."""
+        return replace(self, whole=True)
 
 
 BARE = "${bare}"  # in front of a body that is to stay as it is

@@ -218,21 +218,30 @@ def solve(x):
     time.sleep(30)
 """, "quiet"),
     attack("forge", "a true envelope, found in the frames, around brackets that weigh fifty times more when read", """
-import os, re, sys
+import os, time
 def solve(x):
-    for nonce in stamps():
-        floor = "[" * 800 + "]" * 800
-        line = f'{nonce} [1,"value",["l",[{",".join([floor] * 600)}]]]\\n'.encode()
-        while line:
-            line = line[os.write(3, line[:65536]):]
+    floor = "[" * 800 + "]" * 800
+    line = f'{stamps()[0]} [1,"value",["l",[{",".join([floor] * 600)}]]]\\n'.encode()
+    while line:
+        line = line[os.write(3, line[:65536]):]
+    time.sleep(5)
 """, "quiet"),
     attack("forge", "a true envelope around a fraction that is long to cancel", """
-import os, re, sys
+import os, random, time
 def solve(x):
-    for nonce in stamps():
-        line = f'{nonce} [1,"value",["q",[["i","{"f7" * 250000}"],["i","{"e3" * 249000}"]]]]\\n'.encode()
-        while line:
-            line = line[os.write(3, line[:65536]):]
+    top, bottom = (random.Random(seed).randbytes(255000).hex() for seed in (1, 2))
+    line = f'{stamps()[0]} [1,"value",["q",[["i","{top}"],["i","{bottom}"]]]]\\n'.encode()
+    while line:
+        line = line[os.write(3, line[:65536]):]
+    time.sleep(5)
+""", "quiet"),
+    attack("forge", "as many empty lists as an answer can have", """
+def solve(x):
+    return [[]] * 115000
+""", "quiet"),
+    attack("forge", "as many empty sets, tables and handles as an answer can have", """
+def solve(x):
+    return [set() if n % 3 else {} for n in range(50000)] + [object() for n in range(50000)]
 """, "quiet"),
     attack("forge", "a true envelope around numbers, tags and floors of every wrong kind", """
 import os, re, sys

@@ -134,7 +134,7 @@ for name in ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_
             pass
 held = []
 try:
-    for _ in range(60):
+    for _ in range(30):
         held.append(bytearray(16 << 20))
     seen = $flag
 except MemoryError:
