@@ -114,6 +114,5 @@ def test_honest_programs_of_every_habit_pass(grader, name):
 
 
 @pytest.mark.parametrize("name", MAIN)
-@pytest.mark.xfail(strict=True, reason="a program that is to be called still runs as __main__ (sandbox/guest.py)")
 def test_what_a_program_does_as_the_main_one_is_left_out_when_it_is_called(grader, name):
     judged_honestly(grader, MAIN[name])

@@ -17,6 +17,7 @@ from ponder.cli import output
 from ponder.cli.main import _budget, run_app
 from ponder.core import Budget
 from ponder.errors import PartialError
+from ponder.sandbox import rooms
 from ponder.store import Journal
 from ponder.testing import MazePolicy
 from studies import cli, command, kept, options, resume_command
@@ -253,3 +254,47 @@ def test_the_oracle_is_refused_before_a_folder_is_made(capsys, tmp_path):
     assert not (tmp_path / "s").exists()
     assert called(capsys, *words, "--allow-oracle")[0] == 0
     assert "(upper bound)" in called(capsys, *words, "--allow-oracle")[1]
+
+
+def coding_study(tmp_path):
+    problems = tmp_path / "HumanEval.jsonl"
+    row = {
+        "task_id": "t/0",
+        "prompt": 'def f(x):\n    """One more."""\n',
+        "entry_point": "f",
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    }
+    problems.write_text(json.dumps(row) + "\n")
+    return [
+        "run",
+        "--task",
+        f"humaneval({str(problems)!r})",
+        "--policy",
+        "maze",
+        "--strategy",
+        "sample",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+
+
+def test_a_study_that_needs_a_sandbox_is_refused_before_anything_is_spent(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rooms, "_rooms", {})
+    monkeypatch.setattr(rooms, "_usable", lambda tier: "cannot be had")
+    monkeypatch.setattr(rooms, "_unsafe", False)
+    assert run_app(coding_study(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert "bubblewrap: cannot be had" in said
+    assert "--unsafe-exec" in said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_without_walls_code_runs_only_when_told_to_and_the_provenance_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rooms, "_rooms", {})
+    monkeypatch.setattr(rooms, "_usable", lambda tier: "cannot be had")
+    monkeypatch.setattr(rooms, "_unsafe", False)
+    assert run_app([*coding_study(tmp_path), "--unsafe-exec"]) == 0
+    assert json.loads((tmp_path / "s" / "provenance.json").read_text())["sandbox"] == "unsafe"
+    assert "will run as you do" in capsys.readouterr().err
+    rooms.room().close()

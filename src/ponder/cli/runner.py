@@ -21,6 +21,7 @@ from ponder.cli.study import Study, capped
 from ponder.core import Attempt, Budget, Outcome, Policy, Sampling, Strategy, Task, batches, logprobs_needed, parts
 from ponder.errors import OracleError
 from ponder.run import Run, solve
+from ponder.sandbox.core import RunsCode
 from ponder.sandbox.rooms import room
 from ponder.spec import named, parse, render
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
@@ -116,7 +117,7 @@ class Runner:
         Raises `SetupError` (exit code 3) where there is no usable one.
         """
         judges = [task.grader for task in self.tasks] + [part for strategy in self.strategies for part in parts(strategy)]
-        return room().tier if any(getattr(judge, "runs_code", False) for judge in judges) else None
+        return room().tier if any(isinstance(judge, RunsCode) for judge in judges) else None
 
     async def open(self, stack: AsyncExitStack, observe: Callable[[Attempt], None]) -> list[Cell]:
         """Open every policy (its own and those inside strategies); returns the cells."""

@@ -16,6 +16,7 @@ from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_stra
 from ponder.cli.study import Study, read, write
 from ponder.core import Budget, Sampling, parts
 from ponder.errors import DataError, PartialError, StudyError, UsageError
+from ponder.sandbox.core import RunsCode
 from ponder.sandbox.rooms import room
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
@@ -68,7 +69,7 @@ async def solve_one(
     from ponder.run import solve
 
     strategy, policy = parse_strategy(strategy_spec), parse_policy(policy_spec)
-    if any(getattr(part, "runs_code", False) for part in parts(strategy)):
+    if any(isinstance(part, RunsCode) for part in parts(strategy)):
         room()  # refuses before anything is spent
     question = Question("question", (user(text),))
     async with AsyncExitStack() as stack:

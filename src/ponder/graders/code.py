@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
+from typing import ClassVar, Literal, cast
 
 from ponder.errors import SetupError
 from ponder.graders.cases import Case, cases
@@ -62,6 +62,7 @@ class CodeGrader:
     value that is not plain equals nothing, whatever its `__eq__` says; `random` is seeded for tests that use it.
     """
 
+    runs_code: ClassVar[Literal[True]] = True
     seconds: float = 5.0
     memory: int = 512 * 2**20
     preload: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
-from typing import cast
+from typing import ClassVar, Literal, cast
 
 from ponder.graders.program import completed, program
 from ponder.graders.verdicts import best_room, verdicts
@@ -71,6 +71,7 @@ class StdioGrader:
     "output", "garbled". Raises `SetupError` where there is no sandbox.
     """
 
+    runs_code: ClassVar[Literal[True]] = True
     seconds: float = 6.0
     memory: int = 512 * 2**20
     sandbox: Sandbox | None = field(default=None, repr=False, compare=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from ponder.errors import UsageError
 
@@ -124,6 +124,16 @@ class Stopped(Exception):
     def __init__(self, status: Status, detail: str = "") -> None:
         super().__init__(f"{status}: {detail}" if detail else status)
         self.status, self.detail = status, detail
+
+
+@runtime_checkable
+class RunsCode(Protocol):
+    """A grader or verifier that runs model-written code says so: a study with one is refused before it spends anything, if it must be."""
+
+    @property
+    def runs_code(self) -> Literal[True]:
+        """Always."""
+        ...
 
 
 class Sandbox(Protocol):

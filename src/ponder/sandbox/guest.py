@@ -27,8 +27,8 @@ def run() -> NoReturn:
     """
     lines = os.fdopen(os.dup(ANSWERS), "rb")
     nonce, source, name = cast("tuple[str, str, str]", wire.loads(lines.readline().decode("ascii")))
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
+    module = types.ModuleType("program" if nonce else "__main__")  # one that is called is imported: its main part must not run
+    sys.modules[module.__name__] = module
     sys.argv = [name]
     if nonce:
         _serve(module, lines, nonce, source, name)

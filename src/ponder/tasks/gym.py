@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
-from typing import TypeAlias, cast
+from typing import ClassVar, Literal, TypeAlias, cast
 
 from ponder.core import Task
 from ponder.errors import MissingExtraError, SetupError, UsageError
@@ -84,6 +84,7 @@ def gym(
 class GymGrader:
     """Scores answers inside, one process each. Raises `SetupError` if an item cannot be made again as it was: that is nobody's wrong answer."""
 
+    runs_code: ClassVar[Literal[True]] = True
     version: str
 
     async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
@@ -245,4 +246,4 @@ def _source() -> str:
 
 
 def _sandbox() -> Sandbox:
-    return room(preload=_PRELOAD, trusted=True)
+    return room(preload=_PRELOAD)  # its scorers were written to evaluate answers

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from ponder.errors import DataError, UsageError
 from ponder.run import Run
@@ -44,6 +44,7 @@ class UnitTests:
     five tests.
     """
 
+    runs_code: ClassVar[Literal[True]] = True
     n: int = 1
     tests: int = 10
     rule: str = "share"
