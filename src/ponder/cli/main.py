@@ -276,7 +276,14 @@ def run_app(tokens: list[str] | None = None) -> int:
     except PonderError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "transformers": "hf", "xllamacpp": "gguf"}.get((error.name or "").split(".")[0])
+        extra = {
+            "torch": "train",
+            "transformers": "hf",
+            "xllamacpp": "gguf",
+            "pyarrow": "data",
+            "datasets": "data",
+            "reasoning_gym": "gym",
+        }.get((error.name or "").split(".")[0])
         if extra is None:
             raise
         return _fail(str(MissingExtraError(str(error.name), extra)), MissingExtraError.exit_code)

@@ -148,7 +148,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "parquet") from None
+        raise MissingExtraError("pyarrow", "data") from None
     try:
         with parquet.ParquetFile(path) as file:
             body = file.read().to_pylist()

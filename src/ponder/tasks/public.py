@@ -250,7 +250,7 @@ def _from_hub(source: Source, split: str) -> list[Row]:
     except ImportError:
         raise SetupError(
             f"{source.name}: without a path, the problems are {source.hub} of the hub, read by `datasets`, which is not installed: "
-            f"pip install 'ponder-ttc[hub]', or {way_out}"
+            f"pip install 'ponder-ttc[data]', or {way_out}"
         ) from None
     try:
         body = load_dataset(source.hub, source.configuration or None, split=split)
