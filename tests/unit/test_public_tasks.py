@@ -239,7 +239,7 @@ def test_a_parquet_file_that_is_none_is_said(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"ponder-ttc\[parquet\]"):
+    with pytest.raises(MissingExtraError, match=r"ponder-ttc\[data\]"):
         read_rows(str(tmp_path / "q.parquet"))
 
 
@@ -252,7 +252,7 @@ def test_an_empty_folder_and_an_empty_file_hold_no_problem(tmp_path):
 
 def test_without_a_path_and_without_the_hub_library_the_way_out_is_the_file(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(SetupError, match=r"HuggingFaceH4/MATH-500 .*pip install 'ponder-ttc\[hub\]', or .*math500\('FILE'\)"):
+    with pytest.raises(SetupError, match=r"HuggingFaceH4/MATH-500 .*pip install 'ponder-ttc\[data\]', or .*math500\('FILE'\)"):
         math500()
 
 
