@@ -90,7 +90,7 @@ class Yard:
         """A process of the machine, with a secret in its environment, its arguments and an open file."""
         with self.secret_file.open() as held:
             self.victim = subprocess.Popen(
-                [self.of_arguments, "100000"],
+                [self.of_arguments, "900"],  # should the judge be killed, it ends by itself
                 executable=shutil.which("sleep"),
                 env={SECRET: self.of_victim},
                 stdin=held,

@@ -207,6 +207,16 @@ except RuntimeError:
 while True:
     pass
 """, "quiet"),
+    attack("starve", "threads with small stacks, as many as a user may have", """
+import _thread, time
+_thread.stack_size(65536)
+try:
+    for _ in range(400):
+        _thread.start_new_thread(time.sleep, (30,))
+except RuntimeError:
+    pass
+time.sleep(30)
+""", "quiet"),
     attack("starve", "an import that never ends, and one that imports itself for ever", """
 import importlib.abc, sys
 class Finder(importlib.abc.MetaPathFinder):
