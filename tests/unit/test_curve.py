@@ -180,3 +180,10 @@ def test_figures_get_lines_of_growing_cost(tmp_path):
     assert cell == points[0].cell
     assert [line.name for line in lines] == ["self_consistency", "pass@k (any of k correct)"]
     assert [tuple(line.x) for line in lines] == [(2.0, 4.0, 8.0)] * 2
+
+
+def test_a_verifier_that_samples_for_its_scores_is_drawn_from_its_runs(tmp_path):
+    points, _, _, _ = drawn(tmp_path, study("best_of_n(n=4, verifier=unit_tests)", "sample", slice=4))
+    [line] = {(p.strategy, p.how) for p in points if p.strategy.startswith("best_of_n")}
+    assert line == ("best_of_n(unit_tests)", "runs")
+    assert any(p.how == "subsets" for p in points)

@@ -13,16 +13,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
 from ponder.bank import Row, replay
-from ponder.cli.runner import needs_oracle, parse_strategy, verdict_key
+from ponder.cli.runner import needs_oracle, parse_strategy, sampling_of, verdict_key
 from ponder.cli.study import Study
 from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier
-from ponder.errors import DataError
 from ponder.run import Direct, Run, solve
 from ponder.scaling import bootstrap, estimators
 from ponder.scaling.figure import Series
@@ -133,7 +133,10 @@ class Curves:
         for strategy in [widest[line] for line in dict.fromkeys(map(line_of, self.strategies))] if problems else ():
             bound = needs_oracle(strategy)
             for budget in budgets:
-                estimated = self._estimate(strategy, slices, cells, problems) if budget == "none" else None
+                estimated = None
+                if budget == "none":
+                    with suppress(_Samples):
+                        estimated = self._estimate(strategy, slices, cells, problems)
                 how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
                 columns = estimated or self._from_runs(line_of(strategy), budget, mine, problems)
                 name = line_of(strategy) if len(budgets) == 1 else f"{line_of(strategy)}, budget {budget}"
@@ -151,7 +154,7 @@ class Curves:
         return all((cell, problem.question.id) in self._members for cell in cells)
 
     def _rows(self, cell: dict[str, str], problem: Problem) -> dict[int, Row]:
-        sampling = _sampling(cell["sampling"])
+        sampling = sampling_of(cell["sampling"])
         ask = Ask(Chain(problem.question.messages), (), str(cell["seed"]))
         drawn: dict[int, list[Row]] = {}
         for row in self.table.rows(ask.pool(cell["fingerprint"], END, sampling)):
@@ -291,6 +294,10 @@ class Curves:
         return _stacked(columns)
 
 
+class _Samples(Exception):
+    """A verifier samples through the run, so what it would say of other subsets was never paid for; its runs are its curve."""
+
+
 class _Offline:
     """Stands for a policy whose samples are all in the bank."""
 
@@ -298,8 +305,8 @@ class _Offline:
         self.info = PolicyInfo(cell["policy"], cell["fingerprint"], frozenset({"continue", "logprobs"}))
 
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
-        """Never reached by a complete study."""
-        raise DataError(f"{self.info.name}: {len(asks)} chains are not in the bank; finish the study with `ponder run` first")
+        """Reached by a verifier that samples for its scores."""
+        raise _Samples
 
 
 def _label(cell: dict[str, str]) -> str:
@@ -357,11 +364,3 @@ def _by_problem(runs: Sequence[RunRecord], cells: Sequence[tuple[float, float]],
             total[order[run.problem]] += cell
             count[order[run.problem]] += 1
     return cast("np.ndarray", (total / np.maximum(count, 1))[count[:, 0] > 0])
-
-
-def _sampling(text: str) -> Sampling:
-    """The sampling that `Cell.key` wrote."""
-    pairs = dict(pair.split("=") for pair in text.split())
-    return Sampling(
-        float(pairs["temperature"]), float(pairs["top_p"]), int(pairs["top_k"]), int(pairs["max_tokens"]), int(pairs["logprobs"])
-    )

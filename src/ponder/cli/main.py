@@ -177,6 +177,15 @@ def curve(
 
 
 @app.command
+def regrade(study: Path, /, *, unsafe_exec: UnsafeFlag = False, json: JSONFlag = False) -> None:
+    """Judge a finished study again with the graders of this version, from its bank: no engine is asked for anything."""
+    from ponder.cli import verbs
+
+    _permit(unsafe_exec)
+    verbs.regrade(study, as_json=json)
+
+
+@app.command
 def show(study: Path, problem: str | None = None, /, *, json: JSONFlag = False) -> None:
     """Print the problems of a study with their runs, or one problem with what each strategy proposed."""
     from ponder.cli import verbs

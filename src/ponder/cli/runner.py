@@ -68,6 +68,14 @@ class Cell:
         return json.dumps(body, sort_keys=True)
 
 
+def sampling_of(text: str) -> Sampling:
+    """The sampling that `Cell.key` wrote."""
+    pairs = dict(pair.split("=") for pair in text.split())
+    return Sampling(
+        float(pairs["temperature"]), float(pairs["top_p"]), int(pairs["top_k"]), int(pairs["max_tokens"]), int(pairs["logprobs"])
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a study is. done and total count problems over all cells; failed: children that ended by `error`."""
@@ -150,7 +158,7 @@ class Runner:
         attempts: list[Attempt] = []
         async with AsyncExitStack() as stack:
             cells = await self.open(stack, attempts.append)
-            worker = _Work(self, journal, TableBank(table), table, attempts, report, len(cells))
+            worker = Work(self, journal, table, attempts, report, len(cells))
             for task in self.tasks:
                 await worker.store.keep_problems(task.fingerprint, task.problems)
             try:
@@ -161,21 +169,24 @@ class Runner:
         return worker.progress
 
 
-class _Work:
+class Work:
+    """The work of a study on an open journal. again: do and judge what is finished once more (from the bank, it costs nothing)."""
+
     def __init__(
         self,
         runner: Runner,
         journal: Journal,
-        bank: TableBank,
         table: SqliteTable,
         attempts: list[Attempt],
         report: Callable[[Progress], None] | None,
         cells: int,
+        *,
+        again: bool = False,
     ) -> None:
         self.study, self.strategies = runner.study, runner.strategies
-        self.store, self.bank, self.table, self.attempts = StudyStore(journal), bank, table, attempts
-        self.report = report
-        self.finished = self.store.finished()
+        self.store, self.bank, self.table, self.attempts = StudyStore(journal), TableBank(table), table, attempts
+        self.report, self.again = report, again
+        self.finished = {} if again else self.store.finished()
         total = sum(len(task.problems) for task in runner.tasks) * cells // max(1, len(runner.tasks))
         self.progress = Progress(0, total, 0, 0, 0)
 
@@ -198,7 +209,7 @@ class _Work:
         """The slice of one problem, then every strategy on it."""
         todo: list[tuple[Strategy, Budget]] = [(Draw(self.study.slice), Budget())] if self.study.slice else []
         todo += [(strategy, budget) for strategy in self.strategies for budget in self.study.budgets]
-        judge = _Judge(cell, problem, self.store)
+        judge = _Judge(cell, problem, self.store, again=self.again)
         for strategy, budget in todo:
             name = run_id(cell, problem, strategy, budget)
             if self.finished.get(name, 1) == 0:
@@ -246,9 +257,10 @@ class _Work:
 class _Judge:
     """The grader of one problem, each chain judged once."""
 
-    def __init__(self, cell: Cell, problem: Problem, store: StudyStore) -> None:
+    def __init__(self, cell: Cell, problem: Problem, store: StudyStore, *, again: bool) -> None:
         self.cell, self.problem, self.store = cell, problem, store
-        self.kept = store.verdicts(cell.task.fingerprint, problem.question.id, cell.task.grader.version)
+        known = store.verdicts(cell.task.fingerprint, problem.question.id, cell.task.grader.version)
+        self.kept = {} if again else known
         self.new: dict[str, Verdict] = {}
 
     async def verdicts(self, chains: Sequence[Chain]) -> list[Verdict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, replace
@@ -133,6 +134,27 @@ def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
         caption = f"{rest.split(' | ')[0]}, {one.n} problems, {one.seeds} seed{'s' * (one.seeds > 1)}; bands: 95% bootstrap over problems"
         curve_figure(lines, target, title=title, caption=caption)
         print(f"ponder: picture in {target}", file=sys.stderr)
+
+
+def regrade(where: Path, *, as_json: bool) -> None:
+    """Judge a study again, from its bank."""
+    from ponder.cli.regrade import regrade as again
+
+    if not (where / STUDY_FILE).exists():
+        raise StudyError(f"{where}: holds no study ({STUDY_FILE} is missing); `ponder ls` lists the studies below this folder")
+    study = read(where / "study.resolved.toml")
+    runner = Runner(study)
+    tier = runner.sandbox()
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(where / STUDY_FILE))
+        bank = stack.enter_context(Journal(Path(study.bank))) if study.bank else None
+        with output.progress() as report:
+            changes = interruptible(again(runner, journal, bank, report), resume=shlex.join(["ponder", "regrade", str(where)]))
+        write_provenance(where / "provenance.json", study, tier)
+    if as_json:
+        print(json.dumps(asdict(changes)))
+    else:
+        print(f"{changes.runs} runs judged again: {changes.right} became right, {changes.wrong} became wrong")
 
 
 def show(where: Path, problem: str | None, *, as_json: bool) -> None:
