@@ -11,14 +11,13 @@ import errno
 import platform
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 _ARCH = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_*, column of the tables below
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What differs between programs. processes: may it start any? writes: has it a folder of its own to change?
 
     only: the one process it may signal; None where a process namespace keeps all others out of reach.
@@ -45,23 +44,22 @@ def build(rules: Rules) -> bytes:
     if machine not in _ARCH:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}; there are {', '.join(_ARCH)}")
     arch, column = _ARCH[machine]
-    numbers = {name: both[column] for name, both in _table(_FREQUENT + _PLAIN + _CHANGING + _SPECIAL).items()}
-
-    def of(names: str) -> list[int]:
-        return [number for name in _table(names) if (number := numbers[name]) is not None]
-
+    allow, refuse = [_return(_ALLOW)], [_return(_error(errno.EPERM))]
+    bodies: dict[int, list[bytes]] = {}
+    for names, body in ((_PLAIN, allow), (_CHANGING, allow if rules.writes else refuse), (_SPECIAL, None)):
+        for name, numbers in _table(names).items():
+            number = numbers[column]
+            if number is not None:
+                bodies[number] = body or _special(name, rules)
     code = [_load(4), _jump(_EQ, arch, 1, 0), _return(_KILL), _load(0)]
     if machine == "x86_64":
         code += [_jump(_GE, 0x40000000, 0, 1), _return(_KILL)]  # the x32 calls share the architecture's word
-    for number in of(_FREQUENT):
-        code += _when(number, [_return(_ALLOW)])
-    for name in _table(_SPECIAL):
-        for number in of(f"{name}::"):
-            code += _when(number, _special(name, rules))
-    for number in of(_PLAIN):
-        code += _when(number, [_return(_ALLOW)])
-    for number in of(_CHANGING):
-        code += _when(number, [_return(_ALLOW if rules.writes else _error(errno.EPERM))])
+    ordered = sorted(bodies)
+    for at in range(0, len(ordered), _BLOCK):
+        block = ordered[at : at + _BLOCK]
+        tests = [line for number in block for line in (_jump(_EQ, number, 0, len(bodies[number])), *bodies[number])]
+        tests.append(_return(_error(errno.ENOSYS)))
+        code += [_jump(_GE, block[-1] + 1, len(tests), 0), *tests]
     code.append(_return(_error(errno.ENOSYS)))
     return b"".join(code)
 
@@ -92,6 +90,9 @@ def _special(name: str, rules: Rules) -> list[bytes]:
             return [allow if rules.only is None else refuse]
 
 
+_BLOCK = (
+    12  # numbers between two jumps ahead: the kernel walks the filter once for every system call there is, when it is installed
+)
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000  # SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS
 _EQ, _GE, _SET = 0x15, 0x35, 0x45  # BPF_JMP | BPF_K with BPF_JEQ, BPF_JGE, BPF_JSET
 _CLONE_THREAD = 0x00010000
@@ -122,13 +123,11 @@ def _error(number: int) -> int:
     return 0x00050000 | number  # SECCOMP_RET_ERRNO
 
 
-def _when(number: int, body: Sequence[bytes]) -> list[bytes]:
-    """The body for this system call; every body ends in a return, so the word loaded by others still stands."""
-    return [_jump(_EQ, number, 0, len(body)), *body]
-
-
 def _one_of(argument: int, values: Sequence[int], otherwise: bytes) -> list[bytes]:
-    """Allow if the low word of an argument is one of these: the kernel takes it for an int or an unsigned int."""
+    """Allow if the low word of an argument is one of these: the kernel takes it for an int or an unsigned int.
+
+    Like every body it ends in returns, so that the number still stands in the register for the tests that follow.
+    """
     tests = [_jump(_EQ, value, len(values) - at, 0) for at, value in enumerate(values)]
     return [_load(16 + 8 * argument), *tests, otherwise, _return(_ALLOW)]
 
@@ -139,12 +138,10 @@ def _table(names: str) -> dict[str, tuple[int | None, int | None]]:
 
 
 # name : number on x86_64 : number on aarch64
-_FREQUENT = """
+_PLAIN = """
     read:0:63 write:1:64 futex:202:98 mmap:9:222 munmap:11:215 brk:12:214 close:3:57 newfstatat:262:79 fstat:5:80 openat:257:56
     lseek:8:62 clock_gettime:228:113 rt_sigprocmask:14:135 rt_sigaction:13:134 madvise:28:233 mprotect:10:226 getrandom:318:278
     poll:7:
-"""
-_PLAIN = """
     readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69 pwritev:296:70 close_range:436:436 statx:332:291
     fstatfs:138:44 statfs:137:43 open:2: stat:4: lstat:6: access:21: faccessat:269:48 faccessat2:439:439 getdents:78:
     getdents64:217:61 readlink:89: readlinkat:267:78 flock:73:32 dup:32:23 dup2:33: dup3:292:24 pipe:22: pipe2:293:59

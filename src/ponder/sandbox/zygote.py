@@ -23,8 +23,7 @@ import site
 import socket
 import struct
 import sys
-from dataclasses import dataclass
-from typing import NoReturn, TypedDict
+from typing import NamedTuple, NoReturn, TypedDict
 
 from ponder.sandbox import guest, kernel, seccomp
 
@@ -54,13 +53,11 @@ class Job(TypedDict):
     grouped: bool
 
 
-@dataclass(slots=True)
-class Child:
+class Child(NamedTuple):
     """A program that runs. report: where to say how it ended. watched: most bytes its tree may hold; 0 leaves that to the kernel."""
 
     report: socket.socket
     watched: int
-    reason: str = ""
 
 
 def serve(control: socket.socket, setup: Setup) -> NoReturn:
@@ -70,6 +67,9 @@ def serve(control: socket.socket, setup: Setup) -> NoReturn:
         importlib.import_module(module)
     site.setquit()  # `exit` and `quit`, which programs call and which -S leaves out
     gc.freeze()
+    folder = "/tmp" if setup["tier"] == "bubblewrap" else "/"
+    os.environ.clear()
+    os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LANG="C.UTF-8", PYTHONHASHSEED="0")
     mother = Mother(setup)
     null = os.open(os.devnull, os.O_RDWR)
     for at in range(3):  # her standard error told why she could not start; from here on nobody must share it
@@ -95,6 +95,7 @@ class Mother:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.children: dict[int, Child] = {}
+        self.starved: set[int] = set()
         self.count = 0
         self.bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(ring)
@@ -140,14 +141,15 @@ class Mother:
         for pid, child in self.children.items():
             if child.watched and _tree(pid, self.table) > child.watched:
                 os.kill(pid, signal.SIGKILL)  # process 1 of its namespace: everything beneath it goes, too
-                child.reason = " memory"
+                self.starved.add(pid)
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                child = self.children.pop(pid)
-                _tell(child.report, f"ended {os.waitstatus_to_exitcode(status)}{child.reason}")
+                why = " memory" if pid in self.starved else ""
+                self.starved.discard(pid)
+                _tell(self.children.pop(pid).report, f"ended {os.waitstatus_to_exitcode(status)}{why}")
 
 
 def _tell(report: socket.socket, text: str) -> None:
@@ -183,7 +185,7 @@ def _program(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
 
 
 def _furnish(setup: Setup, job: Job, count: int) -> None:
-    """A work folder where the tier can give one, nothing of the mother's environment, and nobody's user id."""
+    """A work folder where the tier can give one, and nobody's user id."""
     folder = "/"
     if setup["tier"] == "bubblewrap":
         uid, gid = os.getuid(), os.getgid()
@@ -203,8 +205,6 @@ def _furnish(setup: Setup, job: Job, count: int) -> None:
         os.setresuid(uid, uid, uid)
     kernel.die_with_parent()  # last: the kernel forgets it when the user changes or capabilities are gained
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LANG="C.UTF-8", PYTHONHASHSEED="0")
 
 
 def _filter(setup: Setup, *, processes: bool) -> bytes:
@@ -257,17 +257,6 @@ def _read(path: str, folder: int) -> str:
         return file.read()
 
 
-# What most programs import, and what the guest needs; "collections.abc" and "typing" are what generated programs begin with.
-_COMMON = [
-    "array",
-    "bisect",
-    "collections.abc",
-    "copy",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "fractions",
-    "functools",
-    "hashlib",
-]
-_COMMON += ["heapq", "itertools", "math", "operator", "random", "re", "statistics", "string", "typing"]
+# What most programs import. Not more: every page of hers is paid for at every fork (dataclasses, hashlib and statistics cost a quarter of
+# a millisecond), while those who want the others import them themselves.
+_COMMON = ["bisect", "collections.abc", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing"]
