@@ -1,11 +1,12 @@
 """The sandbox against hostile programs: how many of how many each tier contains, as root and as a user, and a plain subprocess beside it.
 
-`make evidence NAME=hostile`; about five minutes on two cores, one judge after the other, so that each has the machine to itself.
+`make evidence NAME=hostile`; about three minutes on two cores, two judges at a time.
 """
 
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.hostile.corpus import matrix
 from tests.hostile.users import Unavailable, User, judged
@@ -18,8 +19,7 @@ CASES: tuple[tuple[str, User], ...] = (
     ("bubblewrap", "nobody"),
     ("landlock", "root"),
     ("landlock", "nobody"),
-    ("plain", "root"),
-    ("plain", "nobody"),
+    ("plain", "root"),  # as another user the programs would go for the judge itself
 )
 
 
@@ -27,9 +27,11 @@ def main() -> None:
     """Judge, claim, and put the tables into the page."""
     claims = []
     rows = ["| walls | user | programs | contained | escaped |", "|---|---|--:|--:|---|"]
-    for tier, user in CASES:
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(judged, *case) for case in CASES]
+    for (tier, user), future in zip(CASES, futures, strict=True):
         try:
-            done = judged(tier, user)
+            done = future.result()
         except Unavailable as error:
             print(f"{tier} as {user}: left out, {error}")
             continue

@@ -71,6 +71,15 @@ def memory(members: set[Process]) -> int:
     return total
 
 
+def proportional(members: set[Process]) -> int:
+    """The same without counting twice the pages that forks share until they write to them; slower to find out."""
+    total = 0
+    for member in members:
+        share = text(f"/proc/{member.pid}/smaps_rollup").partition("\nPss:")[2].split()
+        total += int(share[0]) * 1024 if share else memory({member})
+    return total
+
+
 def adopt() -> None:
     """Become the parent of every orphan among the descendants, so that none gets out of sight."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

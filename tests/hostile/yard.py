@@ -94,6 +94,8 @@ class Yard:
                 executable=shutil.which("sleep"),
                 env={SECRET: self.of_victim},
                 stdin=held,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
         self.sound = machine.condition(self.victim.pid)

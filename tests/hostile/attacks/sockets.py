@@ -332,9 +332,9 @@ for fd in range(64):
 """, "quiet"),
     attack("fill", "buffers of many sockets that nobody reads", """
 import socket
-total, held = 0, []
+total, held, piece = 0, [], b"x" * 65536
 try:
-    while total < 1 << 30 and len(held) < 4000:
+    while total < 420 << 20 and len(held) < 4000:
         pair = socket.socketpair()
         held.append(pair)
         for door in pair:
@@ -342,7 +342,7 @@ try:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
             try:
                 while True:
-                    total += door.send(b"x" * (1 << 16))
+                    total += door.send(piece)
             except OSError:
                 pass
 except OSError:
@@ -373,9 +373,9 @@ seen = $flag if total > 400 << 20 else total
 """, "quiet"),
     attack("fill", "pipes of a megabyte each, full", """
 import fcntl, os
-total, held = 0, []
+total, held, piece = 0, [], b"x" * 65536
 try:
-    while total < 1 << 30 and len(held) < 1000:
+    while total < 420 << 20 and len(held) < 1000:
         ends = os.pipe2(os.O_NONBLOCK)
         held.append(ends)
         try:
@@ -384,7 +384,7 @@ try:
             pass
         try:
             while True:
-                total += os.write(ends[1], b"x" * (1 << 16))
+                total += os.write(ends[1], piece)
         except OSError:
             pass
 except OSError:
