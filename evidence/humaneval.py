@@ -26,7 +26,7 @@ def main() -> None:
         found.append(Claim(f"pass_at_{k}", text, head.value, head.low, head.high, None, None, n, 1))
     text = "accuracy gained by best of 8 by the model's own confidence over one sample"
     found.append(compare("best_of_8", text, (chosen, 8), (covered, 1)))
-    tested = line(lines, "humaneval", "best_of_n(unit_tests(n=2))")
+    tested = next(one for one in lines if one.strategy.startswith("best_of_n(unit_tests"))
     text = (
         "accuracy gained by best of 8 by unit tests that the model wrote itself (2 replies of up to 10 asserts) over one sample"
     )

@@ -128,6 +128,8 @@ def test_arguments_decide_where_a_call_does_many_things():
     rules = Rules(processes=True)
     assert verdict(rules, NUMBER["socketpair"], 1) == ALLOW
     assert verdict(rules, NUMBER["socketpair"], 2) == errno.EAFNOSUPPORT
+    assert verdict(rules, NUMBER["setsockopt"], 3, 1, 9) == ALLOW  # SO_KEEPALIVE
+    assert {verdict(rules, NUMBER["setsockopt"], 3, 1, option) for option in (7, 8, 32, 33)} == {errno.EPERM}
     assert verdict(rules, NUMBER["ioctl"], 0, 0x5401) == ALLOW
     assert verdict(rules, NUMBER["ioctl"], 0, 0x5412) == errno.ENOTTY  # TIOCSTI
     assert verdict(rules, NUMBER["fcntl"], 0, 3) == ALLOW

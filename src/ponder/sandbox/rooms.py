@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -19,6 +19,7 @@ from ponder.sandbox.core import Call, Limits, Outcome, Sandbox, Session, Stopped
 from ponder.sandbox.mother import Blueprint, Mother, Tier, missing
 from ponder.sandbox.selftest import faults
 from ponder.sandbox.session import Program
+from ponder.sandbox.slots import slot
 
 BEST_FIRST: tuple[Tier, ...] = ("bubblewrap", "landlock")
 VARIABLE = "PONDER_SANDBOX"
@@ -31,6 +32,7 @@ class Room:
         self.blueprint = blueprint
         self._mother: Mother | None = None
         self._lock = threading.Lock()
+        self._alone = threading.RLock()
         self._owner = os.getpid()
 
     @property
@@ -62,7 +64,14 @@ class Room:
             raise SetupError(
                 f"sandbox landlock: processes = {limits.processes}, but this tier cannot hold more than 1 together; use bubblewrap"
             )
-        return Program(self._living, source, limits, stdin)
+        return Program(self._living, source, limits, stdin, self._turn())
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A slot; where programs share one user, whose number of threads is bounded for all of them together, the only one."""
+        alone = self._alone if self.blueprint.tier == "landlock" and os.geteuid() != 0 else nullcontext()
+        with alone, slot():
+            yield
 
     def _living(self) -> Mother:
         with self._lock:

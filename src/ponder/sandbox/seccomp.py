@@ -76,6 +76,8 @@ def _special(name: str, rules: Rules) -> list[bytes]:
             return [allow if rules.processes else refuse]
         case "socketpair":
             return _one_of(0, (_AF_UNIX,), _return(_error(errno.EAFNOSUPPORT)))
+        case "setsockopt":  # a socket's buffer is memory that no limit of a process counts
+            return _one_of(2, _BUFFERS, allow, refuse)
         case "ioctl":
             return _one_of(1, _IOCTLS, _return(_error(errno.ENOTTY)))
         case "fcntl":
@@ -98,6 +100,7 @@ _EQ, _GE, _SET = 0x15, 0x35, 0x45  # BPF_JMP | BPF_K with BPF_JEQ, BPF_JGE, BPF_
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW*: time, mount, cgroup, uts, ipc, user, pid, net
 _AF_UNIX = 1
+_BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF SO_RCVBUF SO_SNDBUFFORCE SO_RCVBUFFORCE
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034)  # duplicates, flags, locks, F_GETPIPE_SZ, F_GET_SEALS
 _PRCTLS = (15, 16, 0x53564D41)  # PR_SET_NAME PR_GET_NAME PR_SET_VMA
@@ -123,13 +126,13 @@ def _error(number: int) -> int:
     return 0x00050000 | number  # SECCOMP_RET_ERRNO
 
 
-def _one_of(argument: int, values: Sequence[int], otherwise: bytes) -> list[bytes]:
-    """Allow if the low word of an argument is one of these: the kernel takes it for an int or an unsigned int.
+def _one_of(argument: int, values: Sequence[int], otherwise: bytes, then: bytes = b"") -> list[bytes]:
+    """Allow (or `then`) if the low word of an argument is one of these: the kernel takes it for an int or an unsigned int.
 
     Like every body it ends in returns, so that the number still stands in the register for the tests that follow.
     """
     tests = [_jump(_EQ, value, len(values) - at, 0) for at, value in enumerate(values)]
-    return [_load(16 + 8 * argument), *tests, otherwise, _return(_ALLOW)]
+    return [_load(16 + 8 * argument), *tests, otherwise, then or _return(_ALLOW)]
 
 
 def _table(names: str) -> dict[str, tuple[int | None, int | None]]:
@@ -158,8 +161,8 @@ _PLAIN = """
     sched_get_priority_max:146:125 sched_get_priority_min:147:126 getpriority:140:141 getrlimit:97:163 setrlimit:160:164
     getrusage:98:165 sysinfo:99:179 uname:63:160 getcpu:309:168 arch_prctl:158: futex_waitv:449:449 set_robust_list:273:99
     get_robust_list:274:100 set_tid_address:218:96 rseq:334:293 restart_syscall:219:128 exit:60:93 exit_group:231:94
-    wait4:61:260 waitid:247:95 sendto:44:206 recvfrom:45:207 sendmsg:46:211 recvmsg:47:212 shutdown:48:210 getsockname:51:204
-    getpeername:52:205 getsockopt:55:209 setsockopt:54:208
+    wait4:61:260 waitid:247:95 sendto:44:206 recvfrom:45:207 shutdown:48:210 getsockname:51:204
+    getpeername:52:205 getsockopt:55:209
 """
 _CHANGING = """
     mkdir:83: mkdirat:258:34 rmdir:84: unlink:87: unlinkat:263:35 rename:82: renameat:264:38 renameat2:316:276 truncate:76:45
@@ -167,6 +170,6 @@ _CHANGING = """
     utimensat:280:88 futimesat:261: ftruncate:77:46 fallocate:285:47
 """
 _SPECIAL = """
-    clone:56:220 clone3:435:435 fork:57: vfork:58: execve:59:221 setsid:112:157 setpgid:109:154 socketpair:53:199 ioctl:16:29
+    clone:56:220 clone3:435:435 fork:57: vfork:58: execve:59:221 setsid:112:157 setpgid:109:154 socketpair:53:199 setsockopt:54:208 ioctl:16:29
     prctl:157:167 prlimit64:302:261 kill:62:129 tkill:200:130 tgkill:234:131 fcntl:72:25
 """

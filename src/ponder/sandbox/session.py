@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, cast
 
@@ -27,6 +28,7 @@ from ponder.sandbox.slots import slot
 
 LONGEST_SOURCE = 2**20  # characters of a program
 _BIRTH = 30.0  # seconds the machine may take to fork, however busy
+_LONGEST_MESSAGE = 500  # characters of an exception's name or message
 _CONTAINERS = 80_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
 _CHUNK = 65536
 
@@ -34,7 +36,14 @@ _CHUNK = 65536
 class Program:
     """A program in a process of its own (see `ponder.sandbox.core.Session`). stdin: None for one that is to be called."""
 
-    def __init__(self, mother: Callable[[], Mother], source: str, limits: Limits, stdin: str | None = None) -> None:
+    def __init__(
+        self,
+        mother: Callable[[], Mother],
+        source: str,
+        limits: Limits,
+        stdin: str | None = None,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
         self.limits = limits
         self._living, self._source, self._stdin = mother, source, stdin
         self._nonce = secrets.token_hex(16) if stdin is None else ""
@@ -47,10 +56,10 @@ class Program:
         self._group: Group | None = None
         self._child: int | None = None
         self._seconds = 0.0
-        self._slot = slot()
+        self._turn = turn or slot()
 
     def __enter__(self) -> Self:
-        self._slot.__enter__()
+        self._turn.__enter__()
         self._channel, theirs = socket.socketpair()
         self._report, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -93,7 +102,7 @@ class Program:
         if self._group:
             self._group.close()
             self._group = None
-        self._slot.__exit__(None, None, None)
+        self._turn.__exit__(None, None, None)
 
     def call(self, call: Call) -> Reply:
         """What the call gave. Raises `Stopped`."""
@@ -302,10 +311,15 @@ def _reply(line: bytes, number: int) -> Reply:
             case [int(said), "value", coded] if said == number > 0:
                 return Reply(cast("Value", wire.decode(cast("wire.Coded", coded), Handle)))
             case [int(said), "error", str(name), str(message)] if said == number and name:
-                return Reply(error=name, message=message)
+                return Reply(error=_shown(name), message=_shown(message))
     except ValueError:
         pass
     raise Stopped("garbled", "a line that is no answer on the answer channel")
+
+
+def _shown(text: str) -> str:
+    """A program's words, short and such as any file or terminal takes."""
+    return text[:_LONGEST_MESSAGE].encode("utf-8", "replace").decode("utf-8")
 
 
 def _stopped(code: int, *, whole: bool) -> Stopped:

@@ -44,13 +44,17 @@ class Setup(TypedDict):
 
 
 class Job(TypedDict):
-    """One program's limits (see `ponder.sandbox.core.Limits`) and whether a control group watches its memory."""
+    """One program's limits (see `ponder.sandbox.core.Limits`) and whether a control group watches its memory.
+
+    tasks: threads and processes that its user may have in all.
+    """
 
     seconds: float
     memory: int
     disk: int
     processes: int
     grouped: bool
+    tasks: int
 
 
 class Child(NamedTuple):
@@ -100,6 +104,8 @@ class Mother:
         self.bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(ring)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        # A program's user is its own in a user namespace, or where root gives it an id; else it is everybody's here.
+        self.shared = setup["tier"] == "plain" or (setup["tier"] == "landlock" and not setup["uids"])
         self.own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.size = int(_read("self/statm", self.table).split()[0]) * resource.getpagesize()
@@ -116,6 +122,9 @@ class Mother:
         report = socket.socket(fileno=fds[1])
         self.count += 1
         job["memory"] += self.size
+        job["tasks"] = THREADS + job["processes"]
+        if self.shared:  # with this user's other processes; all there are is more than those
+            job["tasks"] += int(_read("loadavg", self.table).split()[3].partition("/")[2])
         try:
             if self.setup["tier"] == "bubblewrap":
                 kernel.unshare(kernel.NEWPID)
@@ -221,8 +230,8 @@ def _limit(job: Job) -> None:
         (resource.RLIMIT_AS, job["memory"]),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, max(4096, job["disk"])),
-        (resource.RLIMIT_NPROC, THREADS + job["processes"]),
-        (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_NPROC, job["tasks"]),
+        (resource.RLIMIT_NOFILE, 128),
         (resource.RLIMIT_STACK, 64 * 2**20),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
