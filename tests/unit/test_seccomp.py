@@ -126,7 +126,14 @@ def test_files_are_changed_only_where_there_is_a_folder_of_its_own():
 
 def test_arguments_decide_where_a_call_does_many_things():
     rules = Rules(processes=True)
-    assert verdict(rules, NUMBER["socketpair"], 1) == ALLOW
+    for kind in (1, 5, 1 | 0x80000, 5 | 0x80800):  # SOCK_STREAM and SOCK_SEQPACKET, with flags
+        assert verdict(rules, NUMBER["socketpair"], 1, kind) == ALLOW
+    for kind in (2, 3, 2 | 0x80000):  # SOCK_DGRAM, SOCK_RAW: sent from to any address
+        assert verdict(rules, NUMBER["socketpair"], 1, kind) == errno.EPERM
+    assert verdict(rules, NUMBER["sendto"], 3, 0, 1, 0x4000, 0, 0) == ALLOW  # MSG_NOSIGNAL
+    assert verdict(rules, NUMBER["sendto"], 3, 0, 1, 1, 0, 0) == errno.EPERM  # MSG_OOB
+    for address in (0x1000, 1 << 40):
+        assert verdict(rules, NUMBER["sendto"], 3, 0, 1, 0, address, 16) == errno.EPERM
     assert verdict(rules, NUMBER["socketpair"], 2) == errno.EAFNOSUPPORT
     assert verdict(rules, NUMBER["setsockopt"], 3, 1, 9) == ALLOW  # SO_KEEPALIVE
     assert {verdict(rules, NUMBER["setsockopt"], 3, 1, option) for option in (7, 8, 32, 33)} == {errno.EPERM}

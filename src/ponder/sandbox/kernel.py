@@ -11,8 +11,8 @@ import os
 import struct
 from collections.abc import Sequence
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID = 0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000
-RDONLY, NOSUID, NODEV, NOEXEC, BIND, REC, PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+NEWNS, NEWIPC, NEWUSER, NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -65,8 +65,8 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK, None, 0, 1)))
 
 
-def landlock(readable: Sequence[str]) -> None:
-    """Let this process read beneath these paths, and do nothing else with files, for good. Needs `renounce` first.
+def landlock(readable: Sequence[str]) -> int:
+    """A descriptor of Landlock rules for `enter`: read beneath these paths, and nothing else with files.
 
     Reading is reading files and listing folders; nothing can be executed, written, made, removed, renamed or truncated anywhere.
     """
@@ -89,8 +89,12 @@ def landlock(readable: Sequence[str]) -> None:
         rule = struct.pack("=Qi", allowed, at)
         _check(f"landlock_add_rule {path}", _libc.syscall(_LANDLOCK + 1, rules, 1, rule, 0))
         os.close(at)
+    return rules
+
+
+def enter(rules: int) -> None:
+    """Let these Landlock rules hold for this process, for good. Needs `renounce` first."""
     _check("landlock_restrict_self", _libc.syscall(_LANDLOCK + 2, rules, 0))
-    os.close(rules)
 
 
 def _prctl(name: str, option: int, value: int) -> None:

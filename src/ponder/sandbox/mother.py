@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from ponder.sandbox.core import Limits
 Tier: TypeAlias = Literal["bubblewrap", "landlock", "plain"]
 
 NOBODY = 65533  # who a mother that root starts becomes: an id that no system account has
-SAMPLES = (210_000, 10_000)  # first and number of the ids that programs get, one each, where root starts them without namespaces
+SAMPLES = (210_000, 50_000)  # first and number of the ids that programs get, one each, where root starts them without namespaces
 _READY = 20.0  # seconds a mother may take to start, on a busy machine with heavy modules to import
 _LANDLOCK = 3  # least version: before it, what may be read could be truncated by its owner
 _MODULES = ("kernel", "seccomp", "wire", "guest", "zygote", "launch")
@@ -95,6 +94,11 @@ class Mother:
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """Let go of her in a fork of the process that made her, so that she still ends with that one."""
+        self._control.close()
+        self._process.returncode = 0  # not this process's child: nothing to wait for
+
     @property
     def ended(self) -> bool:
         """Whether she is dead."""
@@ -145,7 +149,7 @@ def _start(blueprint: Blueprint) -> tuple[socket.socket, subprocess.Popen[bytes]
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
     }  # and nothing of ours: /proc shows the environment of the first process
-    with tempfile.TemporaryFile() as said, theirs:
+    with os.fdopen(os.memfd_create("said"), "r+b") as said, theirs:
         process = subprocess.Popen(
             argv,
             env=environment,

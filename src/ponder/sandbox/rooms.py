@@ -13,12 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import entry_points
+from weakref import WeakSet
 
 from ponder.errors import SetupError, UsageError
+from ponder.sandbox import slots
 from ponder.sandbox.core import Call, Limits, Outcome, Sandbox, Session, Stopped
 from ponder.sandbox.mother import Blueprint, Mother, Tier, missing
 from ponder.sandbox.selftest import faults
-from ponder.sandbox.session import Program
+from ponder.sandbox.session import MotherDied, Program
 from ponder.sandbox.slots import slot
 
 BEST_FIRST: tuple[Tier, ...] = ("bubblewrap", "landlock")
@@ -33,7 +35,7 @@ class Room:
         self._mother: Mother | None = None
         self._lock = threading.Lock()
         self._alone = threading.RLock()
-        self._owner = os.getpid()
+        _living_rooms.add(self)
 
     @property
     def tier(self) -> str:
@@ -45,7 +47,13 @@ class Room:
         return self._started(source, limits, None)
 
     def run(self, source: str, inputs: Sequence[Call] | str, limits: Limits) -> Outcome:
-        """Run a program to its end; calls that it did not come to have no reply."""
+        """Run a program to its end; calls that it did not come to have no reply. Once more if the mother dies meanwhile."""
+        try:
+            return self._run(source, inputs, limits)
+        except MotherDied:
+            return self._run(source, inputs, limits)
+
+    def _run(self, source: str, inputs: Sequence[Call] | str, limits: Limits) -> Outcome:
         with self._started(source, limits, inputs if isinstance(inputs, str) else None) as program:
             if not isinstance(inputs, str):
                 with suppress(Stopped):  # the outcome says so
@@ -55,9 +63,16 @@ class Room:
     def close(self) -> None:
         """End the mother and all programs."""
         with self._lock:
-            if self._mother and self._owner == os.getpid():
+            if self._mother:
                 self._mother.close()
             self._mother = None
+
+    def forget(self) -> None:
+        """Be as new, in a fork of the process that made it."""
+        self._lock, self._alone = threading.Lock(), threading.RLock()
+        if self._mother:
+            self._mother.forget()
+        self._mother = None
 
     def _started(self, source: str, limits: Limits, stdin: str | None) -> Program:
         if limits.processes > 1 and self.blueprint.tier == "landlock":
@@ -75,8 +90,6 @@ class Room:
 
     def _living(self) -> Mother:
         with self._lock:
-            if self._owner != os.getpid():  # a fork of ours: her socket is the parent's to use
-                self._mother, self._owner = None, os.getpid()
             if self._mother and self._mother.ended:
                 self._mother.close()
                 self._mother = None
@@ -117,7 +130,7 @@ def describe(tier: Tier) -> str:
     one = Room(Blueprint(tier))
     try:
         return "; ".join(faults(one))
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         return str(error).removeprefix(f"sandbox {tier}: ")
     finally:
         one.close()
@@ -158,6 +171,22 @@ def _plugged(name: str) -> Sandbox:
         raise UsageError(f"sandbox {name!r} does not exist; there are {known} (from {VARIABLE} or tier=)")
     made: Sandbox = found[name].load()()
     return made
+
+
+_living_rooms: WeakSet[Room] = WeakSet()
+
+
+def _forked() -> None:
+    """In a fork of this process: the mothers are the parent's, locks may be held by threads that are not here."""
+    global _lock
+    _lock = threading.RLock()
+    slots.renew()
+    for one in _living_rooms:
+        one.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

@@ -74,8 +74,12 @@ def _special(name: str, rules: Rules) -> list[bytes]:
             return [*flags, allow] if rules.processes else [*flags, _jump(_SET, _CLONE_THREAD, 0, 1), allow, refuse]
         case "fork" | "vfork" | "execve" | "setsid" | "setpgid":
             return [allow if rules.processes else refuse]
-        case "socketpair":
-            return _one_of(0, (_AF_UNIX,), _return(_error(errno.EAFNOSUPPORT)))
+        case "socketpair":  # of a connected kind: a datagram socket can be sent from to any address
+            family = [_load(16), _jump(_EQ, _AF_UNIX, 1, 0), _return(_error(errno.EAFNOSUPPORT))]
+            return [*family, *_one_of(1, _CONNECTED, refuse)]
+        case "sendto":
+            address = [_load(16 + 8 * 4), _jump(_EQ, 0, 1, 0), refuse, _load(16 + 8 * 4 + 4), _jump(_EQ, 0, 1, 0), refuse]
+            return [*address, _load(16 + 8 * 3), _jump(_SET, _MSG_OOB, 0, 1), refuse, allow]
         case "setsockopt":  # a socket's buffer is memory that no limit of a process counts
             return _one_of(2, _BUFFERS, allow, refuse)
         case "ioctl":
@@ -100,6 +104,8 @@ _EQ, _GE, _SET = 0x15, 0x35, 0x45  # BPF_JMP | BPF_K with BPF_JEQ, BPF_JGE, BPF_
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW*: time, mount, cgroup, uts, ipc, user, pid, net
 _AF_UNIX = 1
+_CONNECTED = tuple(kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800))  # SOCK_STREAM, SOCK_SEQPACKET
+_MSG_OOB = 1
 _BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF SO_RCVBUF SO_SNDBUFFORCE SO_RCVBUFFORCE
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034)  # duplicates, flags, locks, F_GETPIPE_SZ, F_GET_SEALS
@@ -161,7 +167,7 @@ _PLAIN = """
     sched_get_priority_max:146:125 sched_get_priority_min:147:126 getpriority:140:141 getrlimit:97:163 setrlimit:160:164
     getrusage:98:165 sysinfo:99:179 uname:63:160 getcpu:309:168 arch_prctl:158: futex_waitv:449:449 set_robust_list:273:99
     get_robust_list:274:100 set_tid_address:218:96 rseq:334:293 restart_syscall:219:128 exit:60:93 exit_group:231:94
-    wait4:61:260 waitid:247:95 sendto:44:206 recvfrom:45:207 shutdown:48:210 getsockname:51:204
+    wait4:61:260 waitid:247:95 recvfrom:45:207 shutdown:48:210 getsockname:51:204
     getpeername:52:205 getsockopt:55:209
 """
 _CHANGING = """
@@ -170,6 +176,6 @@ _CHANGING = """
     utimensat:280:88 futimesat:261: ftruncate:77:46 fallocate:285:47
 """
 _SPECIAL = """
-    clone:56:220 clone3:435:435 fork:57: vfork:58: execve:59:221 setsid:112:157 setpgid:109:154 socketpair:53:199 setsockopt:54:208 ioctl:16:29
+    clone:56:220 clone3:435:435 fork:57: vfork:58: execve:59:221 setsid:112:157 setpgid:109:154 socketpair:53:199 sendto:44:206 setsockopt:54:208 ioctl:16:29
     prctl:157:167 prlimit64:302:261 kill:62:129 tkill:200:130 tgkill:234:131 fcntl:72:25
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import secrets
 import select
 import signal
@@ -27,10 +28,16 @@ from ponder.sandbox.mother import Mother
 from ponder.sandbox.slots import slot
 
 LONGEST_SOURCE = 2**20  # characters of a program
+_GRACE = 0.2  # seconds between the end of a program's answers and its own
 _BIRTH = 30.0  # seconds the machine may take to fork, however busy
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 _LONGEST_MESSAGE = 500  # characters of an exception's name or message
 _CONTAINERS = 80_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
 _CHUNK = 65536
+
+
+class MotherDied(SetupError):
+    """The process that all programs of a room come from died under one of them: nobody's wrong answer."""
 
 
 class Program:
@@ -48,28 +55,34 @@ class Program:
         self._living, self._source, self._stdin = mother, source, stdin
         self._nonce = secrets.token_hex(16) if stdin is None else ""
         self._replies: list[Reply] = []
-        self._buffer = b""
+        self._buffer, self._seen = bytearray(), 0  # seen: so far there is no end of a line
         self._read = 0
         self._ended: Stopped | None = None
         self._streams: dict[int, bytearray] = {}
         self._fds: list[int] = []
         self._group: Group | None = None
         self._child: int | None = None
+        self._channel: socket.socket = None  # type: ignore[assignment]  # from __enter__ on, where opening it may fail
+        self._report: socket.socket = None  # type: ignore[assignment]  # as above
         self._seconds = 0.0
         self._turn = turn or slot()
 
     def __enter__(self) -> Self:
         self._turn.__enter__()
-        self._channel, theirs = socket.socketpair()
-        self._report, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            self._channel, theirs = socket.socketpair()
+            self._report, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs, report:
                 self._bear(theirs.fileno(), report.fileno())
             self._start = time.monotonic()
             self._deadline = self._start + self.limits.seconds
             self._begin()
-        except BaseException:
+        except BaseException as error:
             self.__exit__(None, None, None)
+            if isinstance(error, OSError):
+                raise SetupError(
+                    f"sandbox: no program could be started: {error}; this process or machine lacks something"
+                ) from error
             raise
         return self
 
@@ -97,8 +110,9 @@ class Program:
         for fd in self._fds:
             os.close(fd)
         self._fds = []
-        self._channel.close()
-        self._report.close()
+        for end in (self._channel, self._report):
+            if end is not None:
+                end.close()
         if self._group:
             self._group.close()
             self._group = None
@@ -200,13 +214,16 @@ class Program:
 
     def _receive(self, number: int) -> Reply:
         prefix = f"{self._nonce} ".encode()
-        while b"\n" not in self._buffer:
+        while (end := self._buffer.find(b"\n", self._seen)) < 0:
+            self._seen = len(self._buffer)
             self._until(select.POLLIN)
             self._absorb()
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._seen = 0
         if not line.startswith(prefix):
             raise Stopped("garbled", "a line without the nonce on the answer channel")
-        if line.count(b"[") > _CONTAINERS:
+        if line.count(b"[") > _CONTAINERS and _STRING.sub(b"", line).count(b"[") > _CONTAINERS:
             raise Stopped("output", f"an answer of more than {_CONTAINERS // 2:,} containers")
         return _reply(line[len(prefix) :], number)
 
@@ -214,6 +231,8 @@ class Program:
         """Read one piece of answers."""
         try:
             piece = self._channel.recv(_CHUNK)
+        except BlockingIOError:  # it was nothing after all
+            return
         except ConnectionResetError:
             piece = b""
         if not piece:
@@ -237,8 +256,10 @@ class Program:
         return Stopped("timeout", f"still running after {self.limits.seconds:g} s")
 
     def _death(self) -> Stopped:
-        """How it ended, as the keeper tells it."""
-        self._report.settimeout(1.0)
+        """How it ended, as the mother tells it. Raises `MotherDied` if she cannot."""
+        if not _ready([cast("int", self._child)], _GRACE):
+            return Stopped("died", "it closed the answer channel")
+        self._report.settimeout(_BIRTH)
         try:
             said = self._report.recv(4096).decode("utf-8", "replace")
         except OSError:
@@ -250,7 +271,7 @@ class Program:
         word, _, rest = said.partition(" ")
         code, _, reason = rest.partition(" ")
         if word != "ended" or not code.removeprefix("-").isdigit():
-            return Stopped("died", "it closed the answer channel")
+            raise MotherDied(f"sandbox {self._mother.blueprint.tier}: its mother process died, and the program with her")
         if reason or (self._group and self._group.starved()):
             return Stopped("died", f"more than {self.limits.memory:,} bytes of memory")
         return _stopped(int(code), whole=self._stdin is not None)
@@ -265,7 +286,7 @@ class Program:
                 ready = _ready([*waiting, child], max(0.0, left))
                 if not ready:
                     raise self._late()
-                for fd in [fd for fd in ready if fd in waiting] or waiting:  # after its death: what is left in the pipes
+                for fd in [fd for fd in ready if fd in waiting] or list(waiting):  # after its death: what is left in the pipes
                     if not self._drain(fd):
                         waiting.discard(fd)
             if not _ready([child], max(0.0, self._deadline - time.monotonic())):

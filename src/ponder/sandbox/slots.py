@@ -17,16 +17,23 @@ _slots = threading.BoundedSemaphore(cores())
 _held = threading.local()
 
 
+def renew() -> None:
+    """All slots free: in a fork, where those that were held are held by nobody."""
+    global _slots, _held
+    _slots, _held = threading.BoundedSemaphore(cores()), threading.local()
+
+
 @contextmanager
 def slot() -> Iterator[None]:
     """Wait for a slot and hold it. A thread that holds one has enough: a verdict that needs two programs must not wait for itself."""
-    depth: int = getattr(_held, "depth", 0)
+    slots, held = _slots, _held
+    depth: int = getattr(held, "depth", 0)
     if depth == 0:
-        _slots.acquire()
-    _held.depth = depth + 1
+        slots.acquire()
+    held.depth = depth + 1
     try:
         yield
     finally:
-        _held.depth = depth
+        held.depth = depth
         if depth == 0:
-            _slots.release()
+            slots.release()

@@ -16,7 +16,7 @@ from typing import TypeAlias, cast
 Coded: TypeAlias = "bool | int | float | str | list[Coded] | None"
 
 DEEPEST = 200  # containers within containers
-_COLLIDING = 100  # keys of one hash
+_COLLIDING = 16  # keys of one hash
 _WIDEST_DECIMAL = 10_000  # exponent; comparing with an integer writes it out
 _WIDEST_FRACTION = 16_384  # bits; cancelling takes quadratic time
 _WIDEST = 2**53  # larger integers travel in hexadecimal, whatever the limits of a JSON reader
@@ -61,6 +61,8 @@ def _encode(value: object, handle: Callable[[object], object], depth: int) -> Co
         return ["b", bytes.hex(value)]
     if isinstance(value, complex):
         return ["c", [value.real, value.imag]]
+    if getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+        return _encode(value.item(), handle, depth + 1)  # type: ignore[attr-defined]  # a NumPy scalar
     if type(value) is Fraction:
         return ["q", [["i", hex(value.numerator)], ["i", hex(value.denominator)]]]
     if type(value) is Decimal:
@@ -115,8 +117,8 @@ def _not_flooded(keys: list[object]) -> None:
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text)
-    if number.is_finite() and abs(number.adjusted()) > _WIDEST_DECIMAL:
-        raise ValueError(f"not a value: a decimal with an exponent beyond {_WIDEST_DECIMAL:,}")
+    if number.is_snan() or (number.is_finite() and abs(number.adjusted()) > _WIDEST_DECIMAL):
+        raise ValueError(f"not a value: a decimal that signals, or with an exponent beyond {_WIDEST_DECIMAL:,}")
     return number
 
 
@@ -151,6 +153,10 @@ _MAKERS: dict[str, Callable[[list[object]], object]] = {
 _TAGS = frozenset("ltsfdqcihbm")
 
 
+def _no_object(pairs: list[tuple[str, object]]) -> object:
+    raise ValueError("not a value: no coded value holds a JSON object")
+
+
 def dumps(coded: object) -> str:
     """One line of ASCII; lone surrogates survive as escapes."""
     return json.dumps(coded, separators=(",", ":"))
@@ -159,6 +165,6 @@ def dumps(coded: object) -> str:
 def loads(line: str) -> object:
     """What `dumps` wrote. Raises `ValueError` (of which RecursionError is made one)."""
     try:
-        return cast("object", json.loads(line))
+        return cast("object", json.loads(line, object_pairs_hook=_no_object))
     except RecursionError:
         raise ValueError("nested too deeply") from None

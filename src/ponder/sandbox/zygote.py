@@ -28,7 +28,7 @@ from typing import NamedTuple, NoReturn, TypedDict
 from ponder.sandbox import guest, kernel, seccomp
 
 THREADS = 64  # besides the processes allowed
-_REPORT = 4  # file descriptor, until the walls stand
+_REPORT, _RULES = 4, 5  # file descriptors, until the walls stand
 _BLANK = 0x7F5A5A5A  # stands for a process id, of which none is so large
 _POLL = 0.05  # seconds between two looks at the memory of a tree
 
@@ -100,7 +100,7 @@ class Mother:
         self.setup = setup
         self.children: dict[int, Child] = {}
         self.starved: set[int] = set()
-        self.count = 0
+        self.count = int.from_bytes(os.urandom(4), "big")  # two mothers of one root rarely give the same id
         self.bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(ring)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -109,8 +109,15 @@ class Mother:
         self.own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.size = int(_read("self/statm", self.table).split()[0]) * resource.getpagesize()
+        if setup["tier"] == "bubblewrap":
+            for device in (
+                path for path in setup["readable"] if path.startswith("/dev/")
+            ):  # still written to, but its times are the host's
+                kernel.mount("none", device, "", kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NOEXEC)
+        # What costs time once is made once, here: the filter, and Landlock's rules (a null device where there are none).
+        self.rules = kernel.landlock(setup["readable"]) if setup["tier"] == "landlock" else 0
         if setup["tier"] != "plain":
-            _filter(setup, processes=False)  # built once, here
+            _filter(setup, processes=False)
 
     @property
     def watching(self) -> bool:
@@ -128,11 +135,13 @@ class Mother:
         try:
             if self.setup["tier"] == "bubblewrap":
                 kernel.unshare(kernel.NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                _program(self.setup, job, fds, self.count)
-            if self.setup["tier"] == "bubblewrap":
-                kernel.join(self.own, kernel.NEWPID)  # so that the next one gets a namespace of its own, too
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _program(self.setup, job, fds, self.rules, self.count)
+            finally:
+                if self.setup["tier"] == "bubblewrap":
+                    kernel.join(self.own, kernel.NEWPID)  # so that the next one gets a namespace of its own, too
             self.children[pid] = Child(report, job["memory"] if job["processes"] > 1 and not job["grouped"] else 0)
             handle = os.pidfd_open(pid)
             with contextlib.suppress(OSError):  # nobody waits for it any more
@@ -166,29 +175,29 @@ def _tell(report: socket.socket, text: str) -> None:
         report.send(text.encode())
 
 
-def _program(setup: Setup, job: Job, fds: list[int], count: int) -> NoReturn:
+def _program(setup: Setup, job: Job, fds: list[int], rules: int, count: int) -> NoReturn:
     """Build the walls around this process, then let the program in."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.umask(0o077)
-        for at, fd in enumerate(fds[2:] or [0, 0, 0]):  # 0 is the mother's null device
-            os.dup2(fd, at)
-        os.dup2(fds[0], guest.ANSWERS)
-        report = fcntl.fcntl(fds[1], fcntl.F_DUPFD_CLOEXEC, _REPORT)
-        os.dup2(report, _REPORT)
-        os.closerange(_REPORT + 1, 65536)
+        # First out of each other's way, then to their places: streams (0 is the mother's null device), answers, report, rules.
+        kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _RULES + 1) for fd in (*(fds[2:] or [0, 0, 0]), fds[0], fds[1], rules)]
+        for place, fd in enumerate(kept):
+            os.dup2(fd, place)
+        os.closerange(_RULES + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         _furnish(setup, job, count)
         _limit(job)
         if setup["tier"] != "plain":
             kernel.renounce()
             if setup["tier"] == "landlock":
-                kernel.landlock(setup["readable"])
+                kernel.enter(_RULES)
             kernel.install(_filter(setup, processes=job["processes"] > 1))
     except Exception as error:
         os.write(_REPORT, f"failed {type(error).__name__}: {error}".encode())
         os._exit(1)
+    os.close(_RULES)
     os.close(_REPORT)
     guest.run()
 
