@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.graders.maths_exact import Sum, normal
+from ponder.graders.maths_exact import MAX_STEPS, Budget, Sum, normal
 from ponder.graders.maths_tokens import Refused
-from ponder.graders.maths_tree import Node, add, magnitude, mul, negative, symbols
+from ponder.graders.maths_tree import Node, add, bounded, magnitude, mul, negative, symbols
 
 EXPRESSIONS = frozenset(("num", "sym", "add", "mul", "pow", "fn"))
 MAX_QUESTIONS = 32
@@ -35,11 +35,15 @@ class Question:
 
 @dataclass(slots=True)
 class Comparison:
-    """One comparison of two answers. known: what was found out about questions; open: questions that came up and are not known."""
+    """One comparison of two answers. known: what was found out about questions; open: questions that came up and are not known.
+
+    budget: a reference's key took one answer's at most, so that as much is left for the answer.
+    """
 
     known: dict[Question, bool] = field(default_factory=dict)
     open: dict[Question, None] = field(default_factory=dict)
     forms: dict[Node, Sum] = field(default_factory=dict)
+    budget: Budget = field(default_factory=lambda: Budget(2 * MAX_STEPS))
 
     def same(self, a: Node, b: Node) -> bool | None:
         """Whether the answers are one. Raises `Refused` for a division by zero, and for more questions than `MAX_QUESTIONS`."""
@@ -117,7 +121,7 @@ class Comparison:
     def vanish_together(self, kind: Literal["equation", "inequality"], a: Node, b: Node) -> bool | None:
         """By normal forms scaled to one leading coefficient; open where these are no polynomials."""
         left, right = self.form(a), self.form(b)
-        if _scaled(left, kind) == _scaled(right, kind):
+        if _scaled(left, kind, self.budget) == _scaled(right, kind, self.budget):
             return True
         if _is_polynomial(left) and _is_polynomial(right):
             return False
@@ -126,7 +130,7 @@ class Comparison:
     def form(self, node: Node) -> Sum:
         """The normal form, kept for members that are compared with many."""
         if node not in self.forms:
-            self.forms[node] = normal(node)
+            self.forms[node] = normal(node, self.budget)
         return self.forms[node]
 
     def ask(self, question: Question) -> bool | None:
@@ -152,16 +156,17 @@ _WRAPPERS = (
 )
 
 
-def key(node: Node) -> str:
-    """One spelling of an answer for votes: units and names dropped, sets sorted, expressions in normal form."""
+def key(node: Node, budget: Budget | None = None) -> str:
+    """One spelling of an answer for votes: units and names dropped, sets sorted, expressions in normal form. Raises `Refused` as `normal` does."""
+    budget = Budget() if budget is None else budget
     if node.kind in EXPRESSIONS:
-        return normal(node).key
+        return normal(node, budget).key
     if node.kind in ("named", "unit"):
-        return key(node.args[-1])
+        return key(node.args[-1], budget)
     if node.kind == "chain":
-        members = [key(part) for part in node.args]
+        members = [key(part, budget) for part in node.args]
         return members[0] if len(set(members)) == 1 else "=".join(members)
-    parts = [f"{part.value}={key(part)}" if node.kind == "assign" else key(part) for part in node.args]
+    parts = [f"{part.value}={key(part, budget)}" if node.kind == "assign" else key(part, budget) for part in node.args]
     if node.kind in ("set", "union"):
         parts = sorted(set(parts))
         if len(parts) < 2:
@@ -170,7 +175,7 @@ def key(node: Node) -> str:
     if node.kind == "tuple":
         return node.value[0] + ",".join(parts) + node.value[1]
     if node.kind == "relation":
-        return f"{_scaled(normal(node.args[0]), 'inequality')}{node.value}0"
+        return f"{_scaled(normal(node.args[0], budget), 'inequality', budget)}{node.value}0"
     if node.kind == "matrix":
         width = int(node.value.partition("x")[2])
         rows = ["&".join(parts[at : at + width]) for at in range(0, len(parts), width)]
@@ -210,12 +215,14 @@ def _one_side(node: Node) -> Node | None:
     return add(left, negative(right)) if left.kind in EXPRESSIONS and right.kind in EXPRESSIONS else None
 
 
-def _scaled(form: Sum, kind: str) -> str:
+def _scaled(form: Sum, kind: str, budget: Budget) -> str:
     if not form.terms:
         return "0"
     lead = form.terms[min(form.terms)]
     scale = 1 / (abs(lead) if kind == "inequality" else lead)
-    return Sum({product: value * scale for product, value in form.terms.items()}, form.plain).key
+    for value in form.terms.values():
+        budget.take_arithmetic(scale, value)
+    return Sum({product: bounded(value * scale) for product, value in form.terms.items()}, form.plain).key
 
 
 def _is_polynomial(form: Sum) -> bool:

@@ -16,6 +16,7 @@ from ponder.sandbox.core import Value
 MAX_MAGNITUDE = 3_000.0  # decimal digits of any value on the way
 MAX_POWER = 100.0  # of a sum: (x+1)^100 is the largest that may be multiplied out
 MAX_CHOICE = 3.0  # log10 of what a factorial or a binomial may be taken of
+MAX_BITS = 10_000  # of the numerator and the denominator of a number, together; Python writes no integer beyond 14,000 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,21 @@ def plain(node: Node) -> Value:
     return (node.kind, node.value, parts)
 
 
+def bits(value: Fraction) -> int:
+    """Bits of numerator and denominator."""
+    return value.numerator.bit_length() + value.denominator.bit_length()
+
+
+def bounded(value: Fraction) -> Fraction:
+    """The value itself. Raises `Refused("tower")` for one beyond `MAX_BITS`, which could not be written, nor computed with in no time."""
+    if bits(value) > MAX_BITS:
+        raise Refused("tower")
+    return value
+
+
 def number(value: Fraction | int) -> Node:
-    """An exact number."""
-    return Node("num", str(value))
+    """An exact number. Raises `Refused("tower")` for one beyond `MAX_BITS`."""
+    return Node("num", str(bounded(Fraction(value))))
 
 
 def add(*parts: Node) -> Node:
@@ -46,7 +59,10 @@ def add(*parts: Node) -> Node:
 def mul(*parts: Node) -> Node:
     """A product; of numbers, a number."""
     if all(part.kind == "num" for part in parts):
-        return number(math.prod((Fraction(part.value) for part in parts), start=Fraction(1)))
+        product = Fraction(1)
+        for part in parts:
+            product = bounded(product * Fraction(part.value))
+        return number(product)
     return parts[0] if len(parts) == 1 else Node("mul", "", parts)
 
 
