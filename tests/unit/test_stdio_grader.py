@@ -127,4 +127,4 @@ def test_the_longer_time_limit_holds():
     for seconds in (0.0, 10.0):
         graded(Trials(ADD.pairs, seconds=seconds), "```python\ninput()\n```", sandbox=Watched(), seconds=6.0)
     assert seen == [6.0, 10.0]
-    assert StdioGrader().version == "stdio-1/6s/512MiB"
+    assert StdioGrader().version == "stdio-2/6s/512MiB"

@@ -79,7 +79,7 @@ class StdioGrader:
     @property
     def version(self) -> str:
         """Part of a verdict's key."""
-        return f"stdio-1/{self.seconds:g}s/{self.memory >> 20}MiB"
+        return f"stdio-2/{self.seconds:g}s/{self.memory >> 20}MiB"
 
     async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each text; equal programs are run once."""
@@ -142,14 +142,22 @@ def _call(sandbox: Sandbox, source: str, given: str, wanted: str, limits: Limits
     return "" if _alike(reply.value, json.loads(wanted)) else "different"
 
 
-def _alike(found: object, wanted: object) -> bool:
-    """Equal, or within `TOLERANCE` where a fraction is wanted."""
+def _alike(found: object, wanted: JSON) -> bool:
+    """Equal as values of JSON, or within `TOLERANCE` where a fraction is wanted. What JSON has no word for equals nothing."""
+    try:
+        return _equal(found, wanted)
+    except ArithmeticError:  # an integer beyond all floats
+        return False
+
+
+def _equal(found: object, wanted: JSON) -> bool:
     if isinstance(wanted, list):
         same = isinstance(found, list | tuple) and len(found) == len(wanted)
-        return same and all(map(_alike, cast("Sequence[Value]", found), wanted))
-    if isinstance(wanted, float) and isinstance(found, int | float):
-        try:
-            return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-        except OverflowError:
+        return same and all(map(_equal, cast("Sequence[Value]", found), wanted))
+    if isinstance(wanted, dict):
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
             return False
-    return bool(found == wanted)
+        return all(_equal(found[key], value) for key, value in wanted.items())
+    if isinstance(wanted, float) and isinstance(found, int | float):
+        return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return (found is None or isinstance(found, int | float | str)) and found == wanted

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ponder.errors import DataError
 from ponder.graders.answer import STATED_RULES, numeric_answer
 from ponder.graders.compare import Comparison, choice, chosen_letter, exact, numeric, text_key
 from ponder.graders.extract import extract, without_thinking
+from ponder.graders.maths import maths_key
+from ponder.tasks.fields import short
 from ponder.types import Problem, Verdict
 
 RULES = ("numeric", "exact", "choice")
@@ -45,6 +48,18 @@ def answer_key(rule: str, letters: str = LETTERS) -> Callable[[str], str | None]
     if rule == "choice":
         return partial(_letter, letters=letters)
     return {"numeric": numeric_answer, "exact": _text}[rule]
+
+
+def check_maths(reference: str, place: str) -> None:
+    """Raises `DataError` for a reference that no answer could equal as mathematics, before anything is paid for."""
+    try:
+        if maths_key(reference) is not None:
+            return
+    except (ValueError, ArithmeticError, RecursionError, MemoryError):
+        pass
+    raise DataError(
+        f"{place}: the reference {short(reference)} cannot be read as mathematics, so that no answer could equal it; correct it, or compare text: jsonl(path, grader='exact')"
+    )
 
 
 def _letter(text: str, letters: str) -> str | None:

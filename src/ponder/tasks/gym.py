@@ -21,11 +21,12 @@ from importlib import metadata, resources
 from typing import ClassVar, Literal, TypeAlias, cast
 
 from ponder.core import Task
-from ponder.errors import MissingExtraError, SetupError, UsageError
+from ponder.errors import DataError, MissingExtraError, SetupError, UsageError
 from ponder.graders.extract import without_thinking
 from ponder.sandbox.core import Call, Limits, Reply, Sandbox, Stopped, Value
 from ponder.sandbox.rooms import room
-from ponder.tasks.files import digest, plain, read_prompt
+from ponder.tasks.fields import as_json, clip, plain, short
+from ponder.tasks.files import digest, read_json, read_prompt
 from ponder.types import JSON, Problem, Question, Verdict
 
 VERSION = "1"
@@ -223,20 +224,22 @@ def _check_name(name: str) -> str:
     if name in table["refused"]:
         raise UsageError(f"gym({name!r}): refused, since {table['refused'][name]} (measured, reasoning-gym {version})")
     if name not in table["accepted"]:
-        raise UsageError(f"gym: there is no task {name!r} in reasoning-gym {version}; there are {', '.join(table['accepted'])}")
+        raise UsageError(
+            f"gym: there is no task {short(name)} in reasoning-gym {version}; there are {', '.join(table['accepted'])}"
+        )
     return version
 
 
 def _fields(config: str) -> _Config:
     try:
-        fields = json.loads(config or "{}")
-    except ValueError as error:
+        fields = as_json(read_json(config or "{}", "config"), "config")
+    except DataError as error:
         raise UsageError(
-            f"gym: config {config!r} is not JSON ({error}); write an object, such as '{{\"min_numbers\": 3}}'"
+            f"gym: config {short(config)} is not JSON ({clip(error)}); write an object, such as '{{\"min_numbers\": 3}}'"
         ) from None
     if not isinstance(fields, dict) or not {"seed", "size"}.isdisjoint(fields):
         raise UsageError(
-            f"gym: config {config!r} must be a JSON object without seed and size, which are gym's own arguments (seed, n)"
+            f"gym: config {short(config)} must be a JSON object without seed and size, which are gym's own arguments (seed, n)"
         )
     return fields
 

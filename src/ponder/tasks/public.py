@@ -15,9 +15,10 @@ from typing import NamedTuple
 from ponder.core import Task
 from ponder.errors import DataError, SetupError, UsageError
 from ponder.graders.extract import numeric_key
-from ponder.graders.maths import MathsGrader, maths_answer, maths_key
-from ponder.tasks.compared import CompareGrader, answer_key
-from ponder.tasks.files import Prompt, Row, check_ids, digest, plain, read_prompt, read_rows
+from ponder.graders.maths import MathsGrader, maths_answer
+from ponder.tasks.compared import CompareGrader, answer_key, check_maths
+from ponder.tasks.fields import Cells, Row, as_json, clip, listed, scalar, short
+from ponder.tasks.files import Prompt, check_ids, digest, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -50,10 +51,10 @@ def gsm8k(path: str = "", split: str = "", prompt: str = "step_by_step", max_tok
     """
     template, problems = read_prompt(prompt), []
     for row in _rows(GSM8K, path, split):
-        reference = plain(_field(row, "answer")).rpartition("####")[2].strip()
-        if numeric_key(reference) is None:
-            raise DataError(f"{row.place}: gsm8k: the answer {reference!r} is no number")
-        problems.append(_problem(GSM8K, row, template, str(_field(row, "question")), reference))
+        reference = _answer(row).rpartition("####")[2].strip()
+        if _number(reference) is None:
+            raise DataError(f"{row.place}: gsm8k: the answer {short(reference)} is no number")
+        problems.append(_problem(GSM8K, row, template, _words(row, "question"), reference))
     identity = _identity(GSM8K, path, problems, template, "numeric")
     return Task("gsm8k", identity, tuple(problems), answer_key("numeric"), CompareGrader("numeric"), max_tokens)
 
@@ -65,12 +66,9 @@ def math500(path: str = "", split: str = "", prompt: str = "boxed", max_tokens: 
     """
     template, problems = read_prompt(prompt), []
     for row in _rows(MATH500, path, split):
-        reference = plain(_field(row, "answer")).strip()
-        if maths_key(reference) is None:
-            raise DataError(
-                f"{row.place}: math500: the answer {reference[:80]!r} cannot be read as mathematics, so that none could equal it"
-            )
-        problems.append(_problem(MATH500, row, template, str(_field(row, "problem", "question")), reference))
+        reference = _answer(row).strip()
+        check_maths(reference, f"{row.place}: math500")
+        problems.append(_problem(MATH500, row, template, _words(row, "problem", "question"), reference))
     return _maths(MATH500, path, problems, template, max_tokens)
 
 
@@ -97,11 +95,10 @@ def gpqa(path: str = "", split: str = "", seed: int = 0, prompt: str = "letter",
     """
     template, problems = read_prompt(prompt), []
     for row in _rows(GPQA, path, split):
-        question = str(_field(row, "question")).strip()
-        right = str(_field(row, "correct answer")).strip()
-        wrong = [str(_field(row, f"incorrect answer {number}")).strip() for number in (1, 2, 3)]
-        if right in wrong:
-            raise DataError(f"{row.place}: gpqa: the right option {right[:80]!r} is among the wrong ones")
+        question = _words(row, "question").strip()
+        right = _option(_field(row, "correct answer"), f"{row.place}: correct answer")
+        wrong = [_option(_field(row, name), f"{row.place}: {name}") for name in (f"incorrect answer {n}" for n in (1, 2, 3))]
+        _check_options(right, [right, *wrong], f"{row.place}: gpqa")
         options = sorted([right, *wrong], key=lambda option: _draw(seed, question, option))
         letter = ALPHABET[options.index(right)]
         problems.append(_problem(GPQA, row, template, _with_options(question, options), letter))
@@ -119,11 +116,13 @@ def mmlu(path: str = "", split: str = "", prompt: str = "letter", max_tokens: in
         options = _options(row)
         most = max(most, len(options))
         letter = _letter(row, len(options))
-        problems.append(_problem(MMLU, row, template, _with_options(str(_field(row, "question")).strip(), options), letter))
+        _check_options(options[ALPHABET.index(letter)], options, f"{row.place}: mmlu")
+        problems.append(_problem(MMLU, row, template, _with_options(_words(row, "question").strip(), options), letter))
     return _choice(MMLU, path, problems, template, most, max_tokens)
 
 
 _MMLU_HEADER = ("question", "A", "B", "C", "D", "answer")
+_DIGITS = 30
 
 
 class _Found(NamedTuple):
@@ -135,12 +134,12 @@ def _integers(source: Source, path: str, split: str, prompt: str, max_tokens: in
     """Tasks whose answers are integers, however the file writes them: 73, "073", 73.0, 73 degrees."""
     template, problems = read_prompt(prompt), []
     for row in _rows(source, path, split):
-        given = plain(_field(row, "answer"))
-        reference = numeric_key(given) or ""
-        if not reference.lstrip("-").isdigit() or (among and int(reference) not in among):
-            bound = f"an integer of {among.start} to {among.stop - 1}" if among else "an integer"
-            raise DataError(f"{row.place}: {source.name}: the answer {given!r} is not {bound}")
-        problems.append(_problem(source, row, template, str(_field(row, "problem", "question")), reference))
+        given = _answer(row)
+        reference = _number(given) or ""
+        if not reference.lstrip("-").isdigit() or len(reference) > _DIGITS or (among and int(reference) not in among):
+            bound = f"an integer of {among.start} to {among.stop - 1}" if among else f"an integer of at most {_DIGITS} digits"
+            raise DataError(f"{row.place}: {source.name}: the answer {short(given)} is not {bound}")
+        problems.append(_problem(source, row, template, _words(row, "problem", "question"), reference))
     return _maths(source, path, problems, template, max_tokens)
 
 
@@ -165,7 +164,8 @@ def _identity(source: Source, path: str, problems: Sequence[Problem], prompt: Pr
 
 def _problem(source: Source, row: Row, prompt: Prompt, question: str, reference: str) -> Problem:
     found = _find(row, "unique_id", "record id", "id", "url")
-    id_ = plain(found.value) if found and found.value not in (None, "") else f"{source.name}-{row.number}"
+    id_ = scalar(found.value, f"{row.place}: {found.name}") if found and found.value not in (None, "") else ""
+    id_ = id_ or f"{source.name}-{row.number}"
     return Problem(Question(id_, prompt.ask(question), _metadata(source, row)), reference)
 
 
@@ -173,7 +173,9 @@ def _metadata(source: Source, row: Row) -> Mapping[str, JSON]:
     """Subject and level, where the file has them. Nothing that tells the answer."""
     subject = _find(row, "subject", "high-level domain", "type")
     level = _find(row, "level", "writer's difficulty estimate")
-    found: dict[str, JSON] = {key: one.value for key, one in (("subject", subject), ("level", level)) if one}
+    found: dict[str, JSON] = {
+        key: as_json(one.value, f"{row.place}: {one.name}") for key, one in (("subject", subject), ("level", level)) if one
+    }
     if source is MMLU and not subject:
         found["subject"] = row.file.removesuffix("_test").removesuffix("_val").removesuffix("_dev")
     return found
@@ -191,24 +193,39 @@ def _options(row: Row) -> list[str]:
     found = _find(row, "choices", "options")
     if found is None:
         cells = [_find(row, letter) for letter in ALPHABET[:5].lower()]
-        options = [str(cell.value).strip() for cell in cells if cell and cell.value is not None]
+        given: list[tuple[str, JSON]] = [(cell.name, cell.value) for cell in cells if cell and cell.value is not None]
     elif isinstance(found.value, list):
-        options = [str(option).strip() for option in found.value]
+        given = [(f"{found.name}[{number}]", option) for number, option in enumerate(found.value)]
     else:
         raise DataError(f"{row.place}: mmlu: {found.name} is {type(found.value).__name__}, not a list of options")
-    if not 2 <= len(options) <= len(ALPHABET):
-        raise DataError(f"{row.place}: mmlu: has {len(options)} options, 2 to {len(ALPHABET)} are expected")
-    return options
+    if not 2 <= len(given) <= len(ALPHABET):
+        raise DataError(f"{row.place}: mmlu: has {len(given)} options, 2 to {len(ALPHABET)} are expected")
+    return [_option(value, f"{row.place}: mmlu: {name}") for name, value in given]
+
+
+def _option(value: JSON, place: str) -> str:
+    option = scalar(value, place).strip()
+    if not option:
+        raise DataError(f"{place} is empty; every option needs a text")
+    return option
+
+
+def _check_options(right: str, options: Sequence[str], place: str) -> None:
+    """Raises `DataError` where two letters would be right. Wrong options that are equal do no harm, and published files have them."""
+    if options.count(right) > 1:
+        raise DataError(
+            f"{place}: the right option {short(right)} is among the wrong ones, so that two letters are right; mend or remove it"
+        )
 
 
 def _letter(row: Row, options: int) -> str:
     """The right letter, from an index (0 is A) or a letter."""
     given = _field(row, "answer")
-    text = str(given).strip().upper()
-    at = int(text) if text.isascii() and text.isdigit() else ALPHABET.find(text) if len(text) == 1 else -1
+    text = scalar(given, f"{row.place}: mmlu: the answer").strip().upper()
+    at = int(text) if text.isascii() and text.isdigit() and len(text) < 3 else ALPHABET.find(text) if len(text) == 1 else -1
     if not 0 <= at < options:
         raise DataError(
-            f"{row.place}: mmlu: the answer {given!r} is neither an index from 0 nor a letter of its {options} options"
+            f"{row.place}: mmlu: the answer {short(given)} is neither an index from 0 nor a letter of its {options} options"
         )
     return ALPHABET[at]
 
@@ -217,16 +234,41 @@ def _field(row: Row, *names: str) -> JSON:
     """The first of the names that the row has. Raises `DataError` for none, and for null or an empty text."""
     found = _find(row, *names)
     if found is None:
-        raise DataError(f"{row.place}: has no field {' or '.join(map(repr, names))} (it has {', '.join(row.fields)[:300]})")
+        raise DataError(f"{row.place}: has no field {' or '.join(map(repr, names))} (it has {listed(row.fields)})")
     if found.value is None or (isinstance(found.value, str) and not found.value.strip()):
-        raise DataError(f"{row.place}: {found.name} is empty; every problem needs one")
+        raise DataError(f"{row.place}: {clip(found.name)} is empty; every problem needs one")
     return found.value
+
+
+def _answer(row: Row) -> str:
+    """A text or a number, as text."""
+    return scalar(_field(row, "answer"), f"{row.place}: the answer")
+
+
+def _words(row: Row, *names: str) -> str:
+    """A question: a text."""
+    found = _field(row, *names)
+    if not isinstance(found, str):
+        raise DataError(f"{row.place}: the question is {short(found)}; a text is expected")
+    return found
+
+
+def _number(text: str) -> str | None:
+    try:
+        return numeric_key(text)
+    except (ValueError, ArithmeticError):  # beyond all bounds
+        return None
 
 
 def _find(row: Row, *names: str) -> _Found | None:
     """Names match whatever their case, and with underscores for spaces."""
-    plainly = {_plainly(key): _Found(key, value) for key, value in row.fields.items()}
-    return next((plainly[_plainly(name)] for name in names if _plainly(name) in plainly), None)
+    for name in map(_plainly, names):
+        keys = [key for key in row.fields if _plainly(key) == name]
+        if len(keys) > 1:
+            raise DataError(f"{row.place}: has {listed(keys)}, which are one name here; remove all but one")
+        if keys:
+            return _Found(keys[0], row.fields[keys[0]])
+    return None
 
 
 def _plainly(name: str) -> str:
@@ -236,7 +278,7 @@ def _plainly(name: str) -> str:
 def _rows(source: Source, path: str, split: str, header: Sequence[str] = ()) -> list[Row]:
     if path and split:
         raise UsageError(
-            f"{source.name}: split={split!r} chooses among the hub's, and the file {path!r} is one; give one of the two"
+            f"{source.name}: split={split!r} chooses among the hub's, and the file {short(path)} is one; give one of the two"
         )
     if path:
         return [replace(row, number=number) for number, row in enumerate(read_rows(path, header), 1)]
@@ -253,7 +295,11 @@ def _from_hub(source: Source, split: str) -> list[Row]:
             f"pip install 'ponder-ttc[data]', or {way_out}"
         ) from None
     try:
-        body = load_dataset(source.hub, source.configuration or None, split=split)
+        body = [dict(row) for row in load_dataset(source.hub, source.configuration or None, split=split)]
     except Exception as error:  # whatever the library and its network say, the way out is the same
         raise SetupError(f"{source.name}: {source.hub} (split {split}) did not come from the hub ({error}); {way_out}") from error
-    return [Row(source.name, number, f"{source.hub}: record {number}", dict(row)) for number, row in enumerate(body, 1)]
+    places = [f"{source.hub}: record {number}" for number in range(1, len(body) + 1)]
+    return [
+        Row(source.name, number, place, Cells(row, row.__getitem__, place))
+        for number, (row, place) in enumerate(zip(body, places, strict=True), 1)
+    ]
