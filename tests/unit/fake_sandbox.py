@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ponder.sandbox import wire
+from ponder.sandbox import guest, wire
 from ponder.sandbox.core import Call, Handle, Limits, Outcome, Reply, Stopped
 
 
@@ -82,12 +83,7 @@ class FakeSession:
         given = wire.decode(self._over(call.args), self.handles.__getitem__)
         named = wire.decode(self._over(dict(call.kwargs)), self.handles.__getitem__)
         try:
-            head, *rest = call.function.split(".")
-            function = self.space[head.removesuffix("()")]
-            function = function() if head.endswith("()") else function
-            for name in rest:
-                function = getattr(function, name)
-            value = function(*given, **named)
+            value = guest._resolve(types.SimpleNamespace(**self.space), self.handles, call.function)(*given, **named)
         except Stopped as stop:
             self.ended = stop
             raise

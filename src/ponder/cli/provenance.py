@@ -29,9 +29,21 @@ def provenance() -> dict[str, JSON]:
 
 
 def write_provenance(path: Path, study: Study, sandbox: str | None = None) -> None:
-    """Write it beside the study; a bank shared with other studies keeps its own. sandbox: the tier that held model-written code, if any ran."""
-    body = {**provenance(), "study": study.name, "seeds": list(study.seeds), "sandbox": sandbox}
+    """Write it beside the study; a bank shared with other studies keeps its own. sandbox: the tier that holds model-written code, if any runs; those of earlier starts stay."""
+    before = _sandboxes(path)
+    tiers = [*before, *([sandbox] if sandbox and sandbox not in before else [])]
+    told: JSON = None if not tiers else tiers[0] if len(tiers) == 1 else list[JSON](tiers)
+    body = {**provenance(), "study": study.name, "seeds": list(study.seeds), "sandbox": told}
     write_lines(iter([json.dumps(body, indent=2)]), path)
+
+
+def _sandboxes(path: Path) -> list[str]:
+    """The tiers that held code on earlier starts of the study: its verdicts are theirs, too."""
+    try:
+        kept = json.loads(path.read_text("utf-8")).get("sandbox")
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [str(one) for one in (kept if isinstance(kept, list) else [kept]) if one]
 
 
 def _git() -> str | None:

@@ -54,6 +54,11 @@ async def regrade(
         raise StudyError("regrade: the study holds no finished run; `ponder run` it first")
     await Work(runner, journal, table, [], report, len(cells), again=True).all(cells)
     after = {run.id: run.correct for run in store.runs()}
+    if len(after) > len(before):
+        raise StudyError(
+            f"regrade: {len(after) - len(before)} runs have other names than in the version that made the study (a part got new fields); "
+            "they were added beside the old ones: start a new study from its study.resolved.toml and --bank"
+        )
     changed = [after[run] for run, correct in before.items() if after[run] != correct]
     return Changes(len(after), sum(changed), len(changed) - sum(changed))
 

@@ -21,7 +21,7 @@ from ponder.cli.study import Study, capped
 from ponder.core import Attempt, Budget, Outcome, Policy, Sampling, Strategy, Task, batches, logprobs_needed, parts
 from ponder.errors import OracleError
 from ponder.run import Run, solve
-from ponder.sandbox.core import RunsCode
+from ponder.sandbox.core import Limits, RunsCode
 from ponder.sandbox.rooms import room
 from ponder.spec import named, parse, render
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
@@ -125,7 +125,12 @@ class Runner:
         Raises `SetupError` (exit code 3) where there is no usable one.
         """
         judges = [task.grader for task in self.tasks] + [part for strategy in self.strategies for part in parts(strategy)]
-        return room().tier if any(isinstance(judge, RunsCode) for judge in judges) else None
+        tiers = []
+        for preload in dict.fromkeys(tuple(getattr(judge, "preload", ())) for judge in judges if isinstance(judge, RunsCode)):
+            one = room(preload=preload)
+            one.run("", [], Limits())  # starts it: a module that is not there is found now
+            tiers.append(one.tier)
+        return tiers[0] if tiers else None
 
     async def open(self, stack: AsyncExitStack, observe: Callable[[Attempt], None]) -> list[Cell]:
         """Open every policy (its own and those inside strategies); returns the cells."""

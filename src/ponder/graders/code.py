@@ -95,6 +95,8 @@ class CodeGrader:
 
 def called(sandbox: Sandbox, source: str, tests: Sequence[Case], limits: Limits) -> Found:
     """Call a program for each case in turn, in one process; the first case that does not hold is the reason."""
+    if not tests:
+        return Found(False, "tests: nothing is asked of the program")
     outcome = sandbox.run(source, [case.call for case in tests], limits)
     for case, reply in zip(tests, outcome.replies, strict=False):
         if reply.error:

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, NoReturn, cast
 
 from ponder.sandbox import wire
@@ -69,8 +69,13 @@ def _serve(module: types.ModuleType, lines: BinaryIO, nonce: str, source: str, n
 
 
 def _resolve(module: types.ModuleType, handles: list[object], function: str) -> object:
-    """`f`, `a.f`, `Class().method`, `#3` (a handle), `#3.method`."""
+    """`f`, `a.f`, `Class().method`, `#3` (a handle), `#3.method`, `#3[]` (all it iterates over), `#3.a?` and `#3.a=` (get and set)."""
     head, *rest = function.split(".")
+    if rest and rest[-1][-1] in "?=":
+        thing, name = _resolve(module, handles, ".".join([head, *rest[:-1]])), rest[-1][:-1]
+        return lambda *value: setattr(thing, name, *value) if value else getattr(thing, name)
+    if head.endswith("[]"):
+        return lambda: list(cast("Iterable[object]", handles[int(head[1:-2])]))
     if head.startswith("#"):
         found = handles[int(head[1:])]
     else:

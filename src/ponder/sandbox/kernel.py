@@ -65,8 +65,8 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK, None, 0, 1)))
 
 
-def landlock(readable: Sequence[str]) -> int:
-    """A descriptor of Landlock rules for `enter`: read beneath these paths, and nothing else with files.
+def landlock(readable: Sequence[str], listed: Sequence[str]) -> int:
+    """A descriptor of Landlock rules for `enter`: read beneath these paths, list the names beneath those, and nothing else with files.
 
     Reading is reading files and listing folders; nothing can be executed, written, made, removed, renamed or truncated anywhere.
     """
@@ -80,12 +80,13 @@ def landlock(readable: Sequence[str]) -> int:
     scopes = 3 if version >= 6 else 0  # abstract sockets, signals
     attributes = struct.pack("QQQ", handled, networks, scopes)[: 8 if version < 4 else 16 if version < 6 else 24]
     rules = _check("landlock_create_ruleset", _libc.syscall(_LANDLOCK, attributes, len(attributes), 0))
-    for path in readable:
+    for path in (*readable, *listed):
         try:
             at = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        allowed = 4 | 8 if os.path.isdir(path) else 4 | 2 if path == os.devnull else 4  # READ_FILE, READ_DIR, WRITE_FILE
+        reads = 4 | 8 if os.path.isdir(path) else 4 | 2 if path == os.devnull else 4  # READ_FILE, READ_DIR, WRITE_FILE
+        allowed = 8 if path in listed else reads
         rule = struct.pack("=Qi", allowed, at)
         _check(f"landlock_add_rule {path}", _libc.syscall(_LANDLOCK + 1, rules, 1, rule, 0))
         os.close(at)

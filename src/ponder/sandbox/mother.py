@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import site
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import sysconfig
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -53,10 +55,14 @@ sys.modules["ponder.sandbox.zygote"].serve(control, order["setup"])
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a mother is made from. preload: modules imported once, for all programs; with any, the site-packages are readable."""
+    """What a mother is made from. preload: modules imported once, for all programs; their packages are readable."""
 
     tier: Tier
     preload: tuple[str, ...] = ()
+
+
+class MotherDied(SetupError):
+    """The process that all programs of a room come from died under one of them: nobody's wrong answer. The next call starts another."""
 
 
 class Mother:
@@ -70,7 +76,7 @@ class Mother:
     def bear(self, limits: Limits, fds: Sequence[int], *, grouped: bool) -> None:
         """Ask for a program; the descriptors are answer channel, report, and standard input, output and error if it has any.
 
-        Raises `SetupError` if she is dead.
+        Raises `MotherDied`.
         """
         job = {
             "seconds": limits.seconds,
@@ -82,8 +88,8 @@ class Mother:
         with self._lock:
             try:
                 socket.send_fds(self._control, [json.dumps(job).encode()], list(fds))
-            except OSError as error:
-                raise SetupError(f"sandbox {self.blueprint.tier}: its mother process is gone ({error.strerror})") from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise self.died() from None
 
     def close(self) -> None:
         """End her; programs that still run die with her."""
@@ -93,6 +99,14 @@ class Mother:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def died(self) -> MotherDied:
+        """Make sure that she is; the error to raise."""
+        self._process.kill()
+        self._process.wait()
+        return MotherDied(
+            f"sandbox {self.blueprint.tier}: its mother process died, and the program with her; was the machine out of memory?"
+        )
 
     def forget(self) -> None:
         """Let go of her in a fork of the process that made her, so that she still ends with that one."""
@@ -133,16 +147,26 @@ def _start(blueprint: Blueprint) -> tuple[socket.socket, subprocess.Popen[bytes]
     root, walled = os.geteuid() == 0, blueprint.tier != "plain"
     program = [_interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, str(theirs.fileno())]
     readable = _readable(blueprint)
-    argv = _bubblewrap(program, readable) if blueprint.tier == "bubblewrap" else program
+    masked = _masked(readable)
+    packages = _packages(blueprint.preload)
+    argv = _bubblewrap(program, readable, masked, packages) if blueprint.tier == "bubblewrap" else program
     orders: list[dict[str, object]] = []
     if root and walled:
         uid = NOBODY if blueprint.tier == "bubblewrap" else None
-        covers, binds = _unreachable([*readable, program[0]])
+        covers, binds = _unreachable([*readable, *packages, program[0]])
         orders.append({"launch": {"covers": covers, "binds": binds, "uid": uid, "argv": argv}})
         argv = program
     uids = list(SAMPLES) if root and blueprint.tier == "landlock" else []
-    paths = _packages() if blueprint.preload else []
-    setup = {"tier": blueprint.tier, "readable": readable, "preload": list(blueprint.preload), "paths": paths, "uids": uids}
+    paths = list(dict.fromkeys(os.path.dirname(path) for path in packages))
+    allowed, listed = _around(readable, masked) if blueprint.tier == "landlock" else (readable, [])
+    setup = {
+        "tier": blueprint.tier,
+        "readable": [*allowed, *packages],
+        "listed": listed,
+        "preload": list(blueprint.preload),
+        "paths": paths,
+        "uids": uids,
+    }
     orders.append({"launch": None, "setup": setup})
     modules = [(name, resources.files("ponder.sandbox").joinpath(f"{name}.py").read_text("utf-8")) for name in _MODULES]
     environment = {
@@ -182,8 +206,29 @@ def _interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
-def _packages() -> list[str]:
-    return list(dict.fromkeys(sysconfig.get_paths()[name] for name in ("purelib", "platlib")))
+def _packages(modules: Sequence[str]) -> list[str]:
+    """What the distributions of these modules, and all that they require, have installed: files and folders of site-packages.
+
+    Not the whole folder: benchmarks are packages, too, and hold their answers.
+    """
+    providers = metadata.packages_distributions()
+    wanted = [name for module in modules for name in providers.get(module.partition(".")[0], ())]
+    found: dict[str, None] = {}
+    known: set[str] = set()
+    while wanted:
+        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
+        if name in known:
+            continue
+        known.add(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            one = metadata.distribution(name)
+            wanted += [_REQUIRED.match(line)[0] for line in one.requires or () if "extra ==" not in line]  # type: ignore[index]  # every requirement begins with a name
+            tops = {file.parts[0] for file in one.files or () if file.parts and file.parts[0] not in ("..", "__pycache__")}
+            found |= {path: None for top in sorted(tops) if os.path.exists(path := str(one.locate_file(top)))}
+    return list(found)
+
+
+_REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _readable(blueprint: Blueprint) -> list[str]:
@@ -197,11 +242,32 @@ def _readable(blueprint: Blueprint) -> list[str]:
         "/usr/lib64",
         "/etc/ld.so.cache",
     ]
-    wanted += ["/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom"]
-    if blueprint.preload:
-        wanted += _packages()
+    wanted += ["/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", *_packages(blueprint.preload)]
     there = [path for path in dict.fromkeys(wanted) if os.path.exists(path)]
     return [path for path in there if not any(path != other and path.startswith(f"{other}/") for other in there)]
+
+
+def _masked(readable: Sequence[str]) -> list[str]:
+    """Folders of installed packages that lie beneath what is readable, such as those of an interpreter outside any environment."""
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    candidates = [stdlib / "site-packages", stdlib / "dist-packages", stdlib.parent / "python3" / "dist-packages"]
+    candidates += [Path(folder) for folder in (*sysconfig.get_paths().values(), *site.getsitepackages())]
+    folders = [str(one) for one in candidates if one.name in ("site-packages", "dist-packages") and one.is_dir()]
+    return [one for one in dict.fromkeys(folders) if any(one.startswith(f"{path}/") for path in readable)]
+
+
+def _around(readable: Sequence[str], masked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The same paths without the masked folders, for rules that can only allow: a folder above one gives way to what is beside it.
+
+    And the folders that gave way: their names may be listed, as imports do.
+    """
+    paths, listed = list(readable), []
+    for hidden in masked:
+        while above := next((path for path in paths if hidden.startswith(f"{path}/")), None):
+            paths.remove(above)
+            listed.append(above)
+            paths += [f"{above}/{name}" for name in sorted(os.listdir(above)) if f"{above}/{name}" != hidden]
+    return paths, listed
 
 
 def _unreachable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -218,7 +284,7 @@ def _unreachable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(covers), beneath
 
 
-def _bubblewrap(program: Sequence[str], readable: Sequence[str]) -> list[str]:
+def _bubblewrap(program: Sequence[str], readable: Sequence[str], masked: Sequence[str], packages: Sequence[str]) -> list[str]:
     argv = [
         shutil.which("bwrap") or "bwrap",
         "--unshare-user",
@@ -242,4 +308,9 @@ def _bubblewrap(program: Sequence[str], readable: Sequence[str]) -> list[str]:
     argv += ["--hostname", "sandbox", "--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"]
     for path in [*readable, program[0]]:
         argv += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
+    for folder in masked:
+        argv += ["--tmpfs", folder]
+        for path in (path for path in packages if path.startswith(f"{folder}/")):
+            argv += ["--ro-bind", path, path]
+        argv += ["--remount-ro", folder]
     return [*argv, "--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/", "--", *program]

@@ -10,13 +10,15 @@ is an opinion of the model's, and a hostile one can only spoil itself.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ponder.sandbox import tests_inside
 from ponder.sandbox.core import Call, Handle, Limits, Sandbox, Session, Stopped, Value
+from ponder.sandbox.mother import MotherDied
 from ponder.sandbox.tests_inside import replaced
 
 
@@ -43,18 +45,22 @@ class Found:
 
 
 def examine(sandbox: Sandbox, program: str, tests: Suite, limits: Limits) -> Found:
-    """Run the tests on the program. Each of the two processes has these limits. Raises `SetupError` as the sandbox does."""
-    with sandbox.open(_INSIDE, limits) as judge, sandbox.open(program + _OPERATIONS, limits) as candidate:
+    """Run the tests on the program, each with these limits. Raises `SetupError` as the sandbox does."""
+    try:
+        return _examine(sandbox, program, tests, limits)
+    except MotherDied:
+        return _examine(sandbox, program, tests, limits)
+
+
+def _examine(sandbox: Sandbox, program: str, tests: Suite, limits: Limits) -> Found:
+    patient = replace(limits, seconds=limits.seconds + _PATIENCE)  # who waits for the program must not be late for it
+    with sandbox.open(_INSIDE, patient) as judge, sandbox.open(program, limits) as candidate:
         return _Relay(judge, candidate, tests).found()
 
 
+_PATIENCE = 0.5  # seconds
 _INSIDE = Path(tests_inside.__file__).read_text("utf-8")
-_OPERATIONS = """
-
-def _ponder_do(what, thing, *args, **kwargs):
-    import builtins
-    return thing(*args, **kwargs) if what == "call" else getattr(builtins, what)(thing, *args)
-"""
+_OBJECT = re.compile(r"#\d+(\[\]|\.\w+[?=])?")  # what is asked of a value that is not plain: see `ponder.sandbox.guest`
 
 
 class _Ended(Exception):
@@ -78,6 +84,8 @@ class _Relay:
             reason = self.run()
         except _Ended as end:
             reason = end.reason
+        if not reason and not self.calls:
+            reason = "tests: they end well without a call"
         return Found(not reason, reason, self.calls)
 
     def run(self) -> str:
@@ -114,7 +122,7 @@ class _Relay:
 
     def answer(self, function: str, args: tuple[object, ...], kwargs: dict[object, object]) -> tuple[Value, ...]:
         """What the program says to one call."""
-        if function not in self.tests.names.values() and function != "_ponder_do":
+        if function not in self.tests.names.values() and not _OBJECT.fullmatch(function):
             raise _Ended("tests: garbled")
         self.calls += 1
         given, named = replaced(args, self._handle), replaced(kwargs, self._handle)

@@ -18,9 +18,9 @@ from weakref import WeakSet
 from ponder.errors import SetupError, UsageError
 from ponder.sandbox import slots
 from ponder.sandbox.core import Call, Limits, Outcome, Sandbox, Session, Stopped
-from ponder.sandbox.mother import Blueprint, Mother, Tier, missing
+from ponder.sandbox.mother import Blueprint, Mother, MotherDied, Tier, missing
 from ponder.sandbox.selftest import faults
-from ponder.sandbox.session import MotherDied, Program
+from ponder.sandbox.session import Program
 from ponder.sandbox.slots import slot
 
 BEST_FIRST: tuple[Tier, ...] = ("bubblewrap", "landlock")
@@ -101,7 +101,7 @@ def room(*, preload: tuple[str, ...] = (), trusted: bool = False, tier: str = ""
     """The sandbox to use, one for each set of arguments and process.
 
     tier: "" takes what the environment variable PONDER_SANDBOX names, else the best that passes its self-test here. preload: modules that
-    all programs find imported; with any, installed packages are readable inside. trusted: the source is ours and only its data is a
+    all programs find imported; their packages, and what those require, are readable inside. trusted: the source is ours and only its data is a
     model's, so that a plain killable process serves where there is no better.
 
     Raises:

@@ -36,10 +36,6 @@ _CONTAINERS = 80_000  # brackets of one answer, two to a container: a megabyte o
 _CHUNK = 65536
 
 
-class MotherDied(SetupError):
-    """The process that all programs of a room come from died under one of them: nobody's wrong answer."""
-
-
 class Program:
     """A program in a process of its own (see `ponder.sandbox.core.Session`). stdin: None for one that is to be called."""
 
@@ -271,7 +267,7 @@ class Program:
         word, _, rest = said.partition(" ")
         code, _, reason = rest.partition(" ")
         if word != "ended" or not code.removeprefix("-").isdigit():
-            raise MotherDied(f"sandbox {self._mother.blueprint.tier}: its mother process died, and the program with her")
+            raise self._mother.died()
         if reason or (self._group and self._group.starved()):
             return Stopped("died", f"more than {self.limits.memory:,} bytes of memory")
         return _stopped(int(code), whole=self._stdin is not None)

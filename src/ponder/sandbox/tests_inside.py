@@ -14,14 +14,15 @@ outside reads this file as text.
 from __future__ import annotations
 
 import builtins
-import operator
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from typing import cast
 
 _requests: SimpleQueue[tuple[object, ...]] = SimpleQueue()
 _answers: SimpleQueue[tuple[object, ...]] = SimpleQueue()
+_turn = threading.Lock()  # tests may have threads; an answer belongs to who asked
 _mark = ""
 
 
@@ -58,17 +59,18 @@ def _run(names: dict[str, str], setup: str, tests: str) -> None:
 
 def _function(name: str) -> Callable[..., object]:
     def stand_in(*args: object, **kwargs: object) -> object:
-        return _ask(name, args, kwargs)
+        return _ask(name, args, kwargs, made=name[:1].isupper())
 
     stand_in.__name__ = name
     return stand_in
 
 
-def _ask(function: str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-    _requests.put(("call", function, replaced(args, _marked), replaced(kwargs, _marked)))
-    kind, value, *message = _answers.get()
+def _ask(function: str, args: tuple[object, ...], kwargs: dict[str, object], *, made: bool = False) -> object:
+    with _turn:
+        _requests.put(("call", function, replaced(args, _marked), replaced(kwargs, _marked)))
+        kind, value, *message = _answers.get()
     if kind == "value":
-        return replaced(value, _thing)
+        return replaced(value, lambda one: _thing(one, made=made))
     found = getattr(builtins, str(value), None)
     if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _ENDINGS):
         raise found(*message)  # some types want other arguments, and raise TypeError instead
@@ -79,43 +81,41 @@ _ENDINGS = (StopIteration, StopAsyncIteration)  # would end a test's `all(map(..
 
 
 class Thing:
-    """A value of the program's that is not plain. It equals only itself; what is done to it is done over there."""
+    """A value of the program's that is not plain. It is true, equals only itself, can be handed back, called, and iterated over.
 
-    def __init__(self, number: int) -> None:
-        self.__dict__["_number"] = number
+    Nothing else: an object that a function returned must not answer for itself (`r.startswith("ab")`, `len(r) == 3`). One that a test
+    made from a class of the program's (a name with a capital) has its attributes and methods, which are what is tested then.
+    """
+
+    def __init__(self, number: int, *, made: bool) -> None:
+        self.__dict__.update(_name=f"#{number}", _made=made)
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _ask("_ponder_do", ("getattr", self, name), {})
+        return _ask(f"{self._reached(name)}?", (), {}, made=True)
 
     def __setattr__(self, name: str, value: object) -> None:
-        _ask("_ponder_do", ("setattr", self, name, value), {})
+        _ask(f"{self._reached(name)}=", (value,), {})
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Called over there."""
-        return _ask("_ponder_do", ("call", self, *args), kwargs)
+        """As the program's object, over there."""
+        return _ask(self.__dict__["_name"], args, kwargs, made=self.__dict__["_made"])
 
-    def __bool__(self) -> bool:
-        return _ask("_ponder_do", ("bool", self), {}) is True
+    def __iter__(self) -> Iterator[object]:
+        return iter(cast("list[object]", _ask(f"{self.__dict__['_name']}[]", (), {})))
 
-    def __len__(self) -> int:
-        return operator.index(_ask("_ponder_do", ("len", self), {}))  # type: ignore[arg-type]  # raises TypeError, as it should
-
-    def __iter__(self) -> object:
-        return iter(_ask("_ponder_do", ("list", self), {}))  # type: ignore[call-overload]  # raises TypeError, as it should
-
-    def __str__(self) -> str:
-        return str(_ask("_ponder_do", ("str", self), {}))
+    def _reached(self, name: str) -> str:
+        if not self.__dict__["_made"] or name.startswith("__"):
+            raise AttributeError(f"a value that is not plain has no {name!r} here")
+        return f"{self.__dict__['_name']}.{name}"
 
 
 def _marked(value: object) -> object:
-    return (_mark, value.__dict__["_number"]) if isinstance(value, Thing) else value
+    return (_mark, int(value.__dict__["_name"][1:])) if isinstance(value, Thing) else value
 
 
-def _thing(value: object) -> object:
+def _thing(value: object, *, made: bool) -> object:
     if type(value) is tuple and len(value) == 2 and value[0] == _mark:
-        return Thing(value[1])
+        return Thing(value[1], made=made)
     return value
 
 

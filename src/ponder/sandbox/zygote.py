@@ -34,10 +34,15 @@ _POLL = 0.05  # seconds between two looks at the memory of a tree
 
 
 class Setup(TypedDict):
-    """How a room is built. tier: which walls. readable: for Landlock. uids: first and count, for a mother that is root."""
+    """How a room is built.
+
+    tier: which walls. readable: paths that programs may read, everything beneath them too; listed: folders of which they may see the
+    names. preload: modules; paths: where they are. uids: first and count of the ids of programs, for a mother that is root.
+    """
 
     tier: str
     readable: list[str]
+    listed: list[str]
     preload: list[str]
     paths: list[str]
     uids: list[int]
@@ -115,7 +120,7 @@ class Mother:
             ):  # still written to, but its times are the host's
                 kernel.mount("none", device, "", kernel.REMOUNT | kernel.BIND | kernel.RDONLY | kernel.NOSUID | kernel.NOEXEC)
         # What costs time once is made once, here: the filter, and Landlock's rules (a null device where there are none).
-        self.rules = kernel.landlock(setup["readable"]) if setup["tier"] == "landlock" else 0
+        self.rules = kernel.landlock(setup["readable"], setup["listed"]) if setup["tier"] == "landlock" else 0
         if setup["tier"] != "plain":
             _filter(setup, processes=False)
 

@@ -6,6 +6,7 @@ Neither is trusted: each test runs in a sandboxed process of its own and calls t
 from __future__ import annotations
 
 import asyncio
+import builtins
 import json
 import re
 from collections import Counter
@@ -31,7 +32,7 @@ Results: TypeAlias = dict[tuple[str, str], Found]
 class UnitTests:
     """Ask the policy for tests of the problem, and believe the programs that pass them (CodeT, Chen et al. 2022, arXiv:2207.10397).
 
-    share        value: passed tests / tests that called the program at all
+    share        value: passed tests / tests that called any of the programs scored together for the same question
     agreement    value: that share times the share of the programs, among those scored together, that pass exactly the same tests:
                  section 2.2's |programs| x |tests| of a consensus set, scaled to [0, 1]
 
@@ -75,8 +76,16 @@ class UnitTests:
             (program, test) for chain, program in zip(chains, programs, strict=True) if program for test in written[chain.prompt]
         ]
         results = await self._run(pairs)
+        spoken = {
+            (prompt, test)
+            for prompt, program in zip(asked, filter(None, programs), strict=True)
+            for test in written[prompt]
+            if results[program, test].calls
+        }
         passed = [
-            None if program is None else _passed(program, written[chain.prompt], results)
+            None
+            if program is None
+            else _passed(program, [test for test in written[chain.prompt] if (chain.prompt, test) in spoken], results)
             for chain, program in zip(chains, programs, strict=True)
         ]
         alike = Counter((chain.prompt, one[0]) for chain, one in zip(chains, passed, strict=True) if one)
@@ -112,7 +121,8 @@ class UnitTests:
         sandbox, limits = self.sandbox or _best_room(), Limits(seconds=self.seconds)
 
         def one(program: str, test: str) -> Found:
-            names = [name for name in _DEFINITION.findall(program) if name]
+            # What the test means by `abs` or `sorted` is Python's, whatever the program calls its own.
+            names = [name for name in _DEFINITION.findall(program) if not hasattr(builtins, name)]
             return examine(sandbox, program, Suite(test, {name: name for name in names}), limits)
 
         found = await asyncio.gather(*(asyncio.to_thread(one, *pair) for pair in different))
@@ -120,9 +130,8 @@ class UnitTests:
 
 
 def _passed(program: str, tests: Sequence[str], results: Results) -> tuple[frozenset[str], int]:
-    """The tests that a program passes, and how many say anything of it."""
-    said = [test for test in tests if results[program, test].calls]
-    return frozenset(test for test in said if results[program, test].passed), len(said)
+    """The tests that a program passes, and of how many: those that call any program of the question, or who defines less would pass more."""
+    return frozenset(test for test in tests if results[program, test].passed), len(tests)
 
 
 _DEFINITION = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
