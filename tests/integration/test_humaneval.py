@@ -43,6 +43,11 @@ def graded(grader, problems, texts):
     return [verdict for [verdict] in asyncio.run(all_of_them())]
 
 
+def test_most_of_its_tests_are_calls_that_are_compared_in_the_trusted_process(path):
+    references = [unpacked(str(problem.reference)) for problem in humaneval(path).problems]
+    assert sum(cases(one.tests, one.names) is not None for one in references) == 156
+
+
 def test_every_canonical_solution_passes_as_a_body_and_as_a_program(path, grader):
     problems, rows = humaneval(path).problems, read_rows(path)
     assert len(problems) == 164
