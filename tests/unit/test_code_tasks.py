@@ -121,6 +121,72 @@ def test_a_humaneval_row_that_is_none_is_refused_with_its_line(tmp_path, change,
         humaneval(written(tmp_path, TWICE, {**TWICE, **change}))
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def check(candidate):\n    pass\n",
+        "def check(candidate):\n    assert True\n",
+        "def check(candidate):\n    assert abs(-1) == 1\n",
+        "def check(candidate):\n    candidate(1)\n",
+        "def check(candidate):\n    candidate(1)\n    assert True, 'fine'\n",
+        "def check(candidate):\n    assert candidate\n",
+        "def check(candidate):\n    assert candidate is not None and abs\n",
+        "def check():\n    assert twice(1) == 2\n",
+        "def check(candidate):\n    assert candidate(1) == 2\ndef check(candidate):\n    pass\n",
+        "candidate = 1\ndef f(candidate):\n    assert candidate(1) == 2\ndef check(one):\n    assert abs(1)\n",
+    ],
+)
+def test_a_test_that_every_program_would_pass_is_refused_with_its_line(tmp_path, test):
+    with pytest.raises(DataError, match=r"p\.jsonl:1: the test's check\(candidate\) asserts nothing of its candidate"):
+        humaneval(written(tmp_path, {**TWICE, "test": test}))
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def check(f):\n    assert f(1) == 2\n",
+        "def check(f, /):\n    assert f(1) == 2\n",
+        "def check(candidate):\n    assert twice(1) == 2\n",
+        "def check(candidate):\n    f = candidate\n    assert f(1) == 2\n",
+        "def check(candidate):\n    if candidate(1) != 2:\n        raise ValueError\n",
+        "def check(candidate):\n    numpy.testing.assert_allclose(candidate(1), 2)\n",
+        "def assertion(out, exp):\n    exec('assert out == exp')\ndef check(candidate):\n    assertion(candidate(1), 2)\n",
+        "def check(candidate):\n    unittest.TestCase().assertEqual(candidate(1), 2)\n",
+    ],
+)
+def test_a_test_that_asserts_in_its_own_way_is_read(tmp_path, test):
+    assert len(humaneval(written(tmp_path, {**TWICE, "test": test})).problems) == 1
+
+
+TOO_DEEP = ["-" * 20000 + "1", "not " * 20000 + "1", "lambda:" * 20000 + "1", "2**" * 5000 + "2", "(" * 5000, "9" * 5000, "'\0'", "~" * 3000 + "1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", TOO_DEEP)
+def test_a_source_that_the_parser_gives_up_on_is_refused_with_its_line(tmp_path, source):
+    for field in ("prompt", "test"):
+        row = {**TWICE, field: f"{TWICE[field]}    x = {source}\n"}
+        with pytest.raises(DataError, match=rf"p\.jsonl:1: {field} is no Python \(.+\); mend or remove the problem"):
+            humaneval(written(tmp_path, row))
+    for change in ({"test_list": [f"assert area({source}) == 1"]}, {"code": f"x = {source}"}):
+        with pytest.raises(DataError, match=r"p\.jsonl:1: \w+ is no Python \(.+\)"):
+            mbpp(written(tmp_path, {**AREA, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prompt": TWICE["prompt"] + "    x = '\ud800'\n"}, "'prompt' holds a lone surrogate"),
+        ({"entry_point": ""}, "entry_point '' is no name of a function"),
+        ({"entry_point": "os.system; x"}, r"entry_point 'os\.system; x' is no name of a function"),
+        ({"task_id": ["a"]}, "task_id is a list"),
+        ({"test": 5}, "has int, no text, under 'test'; its fields are task_id, prompt,"),
+    ],
+)
+def test_a_humaneval_row_of_odd_values_is_refused_with_its_line(tmp_path, change, told):
+    with pytest.raises(DataError, match=rf"p\.jsonl:1: {told}"):
+        humaneval(written(tmp_path, {**TWICE, **change}))
+
+
 def test_identity_covers_tests_and_prompt(tmp_path):
     base = humaneval(written(tmp_path, TWICE)).fingerprint
     assert humaneval(written(tmp_path, TWICE), prompt="plain").fingerprint != base
@@ -185,11 +251,37 @@ def test_without_a_solution_free_names_are_the_programs(tmp_path):
         ({"test_list": ["assert ("]}, "tests is no Python"),
         ({"test_list": ["assert len([]) == 0"], "challenge_test_list": []}, "the tests call no function of the program's"),
         ({"text": 3}, "has int, no text, under 'text' or 'prompt'"),
+        ({"text": " "}, "'text' or 'prompt' is empty"),
+        (
+            {"test_list": ["assert 1 == 1"], "challenge_test_list": []},
+            "the tests call no function of the program's, or assert nothing",
+        ),
+        (
+            {"test_list": ["assert area"], "challenge_test_list": []},
+            "the tests call no function of the program's, or assert nothing",
+        ),
+        (
+            {"test_list": ["area(Box(1))"], "challenge_test_list": []},
+            "the tests call no function of the program's, or assert nothing",
+        ),
+        (
+            {"test_list": ["assert len([]) == 0"], "test_setup_code": "b = Box(1)", "challenge_test_list": []},
+            "the tests call no function",
+        ),
+        ({"test_list": ["assert area(1) == '\ud800'"]}, r"test_list\[0\] holds a lone surrogate"),
+        ({"test_list": ["assert area(1)", None]}, "test_list must be a list of texts, and its item 1 is None"),
+        ({"test_setup_code": {"a": 1}}, "has dict, no text, under 'test_setup_code'"),
+        ({"task_id": {}}, "task_id is an object"),
     ],
 )
 def test_an_mbpp_row_that_is_none_is_refused_with_its_line(tmp_path, change, told):
     with pytest.raises(DataError, match=rf"p\.jsonl:1: {told}"):
         mbpp(written(tmp_path, {**AREA, **change}))
+
+
+def test_an_mbpp_id_can_be_stored(tmp_path):
+    rows = {**AREA, "task_id": "\ud800"}, {name: AREA[name] for name in AREA if name != "task_id"}
+    assert [problem.question.id for problem in mbpp(written(tmp_path, *rows)).problems] == ["mbpp/?", "mbpp/2"]
 
 
 # --- standard input --------------------------------------------------------------------------------------------------
@@ -273,8 +365,55 @@ def test_packed_tests_have_a_largest_size(tmp_path, monkeypatch):
         ({**SUM, "public_test_cases": json.dumps([{"input": "1"}])}, "has nothing under 'output'"),
         ({**CONTEST, "public_tests": {"input": ["1"], "output": []}}, "public_tests must hold as many texts"),
         ({**CONTEST, "time_limit": "2 s"}, "time_limit must be a number"),
+        ({**METHOD, "public_test_cases": [{"input": "[" * 300 + "]" * 300, "output": "6", "testtype": "functional"}]}, "a functional test is nested more than 100 deep"),
+        ({**METHOD, "public_test_cases": [{"input": "1", "output": "[NaN]", "testtype": "functional"}]}, "a functional test is nan"),
+        ({**METHOD, "metadata": '{"func_name": "a", "func_name": "b"}'}, "metadata: the key 'func_name' stands twice"),
+        ({**METHOD, "metadata": {"func_name": "x" * 10**6 + "!"}}, "metadata, not 'x{79}"),
+        ({**SUM, "public_test_cases": {}, "private_test_cases": ""}, "public_test_cases is dict, not a list"),
+        ({**SUM, "public_test_cases": [{"input": "\ud800", "output": "2"}]}, r"public_test_cases\[0\]: 'input' holds a lone surrogate"),
+        ({**SUM, "question_id": ["a"]}, "question_id is a list"),
+        ({**SUM, "question_content": ""}, "'question_content' or 'description' is empty"),
+        ({**SUM, "difficulty": float("nan")}, "difficulty is nan"),
+        ({**SUM, "starter_code": 3}, "has int, no text, under 'starter_code'"),
+        ({**CONTEST, "public_tests": {"input": ["\ud800"], "output": ["1"]}}, r"public_tests\.input\[0\] holds a lone surrogate"),
+        ({**CONTEST, "public_tests": {"input": ["1", None], "output": ["1", "2"]}}, r"public_tests\.input\[1\] is null"),
+        ({**CONTEST, "public_tests": {"input": ["1"], "output": [{"a": 1}]}}, r"public_tests\.output\[0\] is an object"),
+        ({**CONTEST, "public_tests": []}, "public_tests must hold as many texts"),
     ],
 )  # fmt: skip
 def test_a_row_of_programs_that_is_none_is_refused_with_its_line(tmp_path, row, told):
     with pytest.raises(DataError, match=rf"p\.jsonl:1.*({told})"):
         stdio(written(tmp_path, row))
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [10**4000, 1e9, float("inf"), float("nan"), -5, 0, 60.5, True, {"seconds": 60, "nanos": 1}, {"seconds": 1, "nanos": 10**400}, {"seconds": 1, "nanos": -1}, {}, [2], {"seconds": "2"}],
+)  # fmt: skip
+def test_a_time_limit_out_of_bounds_is_refused_with_its_line(tmp_path, limit):
+    with pytest.raises(DataError, match=r"p\.jsonl:1: time_limit must be a number of seconds in \(0, 60\]") as caught:
+        stdio(written(tmp_path, {**CONTEST, "time_limit": limit}))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(60, 60.0), (0.5, 0.5), (None, 0.0), ({"seconds": None, "nanos": 5e8}, 0.5)])
+def test_a_time_limit_within_bounds_is_read(tmp_path, limit, seconds):
+    task = stdio(written(tmp_path, {**CONTEST, "time_limit": limit}))
+    assert unpacked_trials(task.problems[0].reference).seconds == seconds
+
+
+def test_numbers_as_inputs_and_outputs_are_read_and_metadata_can_be_stored(tmp_path):
+    row = {**CONTEST, "public_tests": {"input": [1], "output": [2.5]}, "difficulty": "\ud800", "name": "\ud800"}
+    [problem] = stdio(written(tmp_path, row)).problems
+    assert unpacked_trials(problem.reference).pairs[0] == ("1", "2.5")
+    assert (problem.question.id, problem.question.metadata) == ("?", {"difficulty": "?"})
+
+
+@pytest.mark.parametrize("body", [b"I" + b"9" * 5000 + b"\n.", b"\x8b\xff\xff\xff\x7f.", b"\x8d" + b"\xff" * 8 + b".", b"X\x60\xea\0\0" + b"[" * 60000 + b".", b"\xfe."])  # fmt: skip
+def test_a_forged_pickle_is_said_once(tmp_path, body):
+    with pytest.raises(DataError, match=r"p\.jsonl:1: private_test_cases: is ") as caught:
+        stdio(written(tmp_path, {**SUM, "private_test_cases": packed(body)}))
+    assert str(caught.value).count("p.jsonl") == 1
+    with pytest.raises(DataError) as caught:
+        stdio(written(tmp_path, {**SUM, "private_test_cases": packed(pickle.dumps(Evil()))}))
+    assert str(caught.value).count("p.jsonl") == 1

@@ -175,6 +175,9 @@ def test_an_item_whose_scorer_cannot_be_trusted_is_refused(paper, name, reason):
     [
         ("{", "is not JSON"),
         ("[1]", "must be a JSON object"),
+        ("[" * 10**5, r"gym: config '\[{79}\.\.\. is not JSON"),
+        ('{"most": 1, "most": 2}', "the key 'most' stands twice"),
+        ('{"most": NaN}', "config is nan"),
         ('{"seed": 3}', "without seed and size"),
         ('{"no_such": 3}', "TypeError: .*no_such"),
     ],

@@ -1,11 +1,14 @@
 """What a program prints against what it should: the comparison, and the verdicts of whole programs."""
 
 import asyncio
+import contextlib
+from decimal import Decimal
 
 import pytest
 from fake_sandbox import FakeSandbox
 
 from ponder.graders.stdio import StdioGrader, Trials, same_output
+from ponder.sandbox.core import Handle, Reply
 from ponder.types import Problem, Question
 
 
@@ -109,6 +112,56 @@ def test_a_function_is_called_and_its_value_compared(body, reason):
     [verdict] = graded(METHOD, f"```python\nclass Solution:\n    def scale(self, k, xs):\n        {body}\n```")
     assert verdict.reason == reason
     assert verdict.correct is (reason == "")
+
+
+ODD = Trials((("1", '{"a": [1, 0.5]}'), ("2", "1"), ("3", "null")), "f")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third", "reason"),
+    [
+        ("{'a': (1, 0.5000000001)}", "True", "None", ""),
+        ("{'a': [1, 10 ** 400]}", "1", "None", "test 1: different"),
+        ("{'a': [1, Decimal('0.5')]}", "1", "None", "test 1: different"),
+        ("{'a': [1, 0.5], 'b': object()}", "1", "None", "test 1: different"),
+        ("{'a': object()}", "1", "None", "test 1: different"),
+        ("{'a': [1, 0.5]}", "Decimal(1)", "None", "test 2: different"),
+        ("{'a': [1, 0.5]}", "Fraction(1)", "None", "test 2: different"),
+        ("{'a': [1, 0.5]}", "1 + 0j", "None", "test 2: different"),
+        ("{'a': [1, 0.5]}", "f", "None", "test 2: different"),
+        ("{'a': [1, 0.5]}", "1", "f", "test 3: different"),
+        ("{'a': [1, 0.5]}", "1", "0", "test 3: different"),
+    ],
+)
+def test_what_json_has_no_word_for_equals_nothing(first, second, third, reason):
+    code = (
+        f"from decimal import Decimal\nfrom fractions import Fraction\ndef f(k):\n    return [{first}, {second}, {third}][k - 1]"
+    )
+    [verdict] = graded(ODD, f"```python\n{code}\n```")
+    assert (verdict.reason, verdict.correct) == (reason, reason == "")
+
+
+class Told:
+    """A sandbox in which every call gives one value."""
+
+    tier = "told"
+
+    def __init__(self, value):
+        self.value = value
+
+    def open(self, source, limits):
+        return contextlib.nullcontext(self)
+
+    def call(self, call):
+        return Reply(self.value)
+
+
+@pytest.mark.parametrize("wanted", ["1", "0.5", '"1"', "null", "true", "[1]", '{"a": 1}'])
+@pytest.mark.parametrize("odd", [Decimal("sNaN"), Decimal("1e9999"), float("nan"), Handle(1), b"1", {1}, 10**4000])
+def test_a_comparison_never_raises(wanted, odd):
+    for value in (odd, [odd], {"a": odd}):
+        [verdict] = graded(Trials((("", wanted),), "f"), "```python\ndef f(): ...\n```", sandbox=Told(value))
+        assert verdict.reason == "test 1: different"
 
 
 def test_future_imports_stay_first_under_the_preamble():

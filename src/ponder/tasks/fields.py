@@ -163,7 +163,7 @@ def check_names(names: Iterable[str], place: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise DataError(f"{place}: {short(name)} stands twice, so that one value would be lost; rename or remove one")
+            raise DataError(f"{place} {short(name)} stands twice, and must not: which is meant? rename or remove one")
         seen.add(name)
 
 

@@ -125,9 +125,11 @@ def stem(path: str) -> str:
 
 
 def _files(path: str) -> list[Path]:
+    if not path:
+        raise DataError("the path of the problems is ''; give the path of a file")
     top = Path(path)
     try:
-        if not path or not top.is_dir():
+        if not top.is_dir():
             return [top]
         files = sorted(file for file in top.iterdir() if _ending(file) in ENDINGS)
     except (OSError, ValueError) as error:
@@ -235,7 +237,7 @@ def _told(error: BaseException) -> str:
 
 def _shown(path: str) -> str:
     """A path for a message: as it is, or in quotes where it is none that could be."""
-    return path if path and path.isprintable() and len(path) <= 1024 else short(path)
+    return path if path.isprintable() and len(path) <= 1024 else short(path)
 
 
 def _message(message: dict[str, JSON]) -> tuple[Role, str]:

@@ -17,7 +17,7 @@ from ponder.errors import DataError, SetupError, UsageError
 from ponder.graders.extract import numeric_key
 from ponder.graders.maths import MathsGrader, maths_answer
 from ponder.tasks.compared import CompareGrader, answer_key, check_maths
-from ponder.tasks.fields import Cells, Row, as_json, clip, listed, scalar, short
+from ponder.tasks.fields import Cells, Row, as_json, check_names, clip, listed, scalar, short
 from ponder.tasks.files import Prompt, check_ids, digest, read_prompt, read_rows
 from ponder.types import JSON, Problem, Question
 
@@ -99,6 +99,7 @@ def gpqa(path: str = "", split: str = "", seed: int = 0, prompt: str = "letter",
         right = _option(_field(row, "correct answer"), f"{row.place}: correct answer")
         wrong = [_option(_field(row, name), f"{row.place}: {name}") for name in (f"incorrect answer {n}" for n in (1, 2, 3))]
         _check_options(right, [right, *wrong], f"{row.place}: gpqa")
+        check_names(wrong, f"{row.place}: gpqa: the option")
         options = sorted([right, *wrong], key=lambda option: _draw(seed, question, option))
         letter = ALPHABET[options.index(right)]
         problems.append(_problem(GPQA, row, template, _with_options(question, options), letter))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickletools
 import zlib
 
@@ -109,14 +110,19 @@ def _time_limit(row: Row) -> float:
     if limit is None:
         return 0.0
     parts = limit if isinstance(limit, dict) else {"seconds": limit}
-    whole, nanos = parts.get("seconds") or 0, parts.get("nanos") or 0
-    if isinstance(whole, int | float) and isinstance(nanos, int | float) and 0 <= whole <= LONGEST and 0 <= nanos <= 1e9:
-        seconds = whole + nanos / 1e9
-        if 0 < seconds <= LONGEST:
-            return seconds
+    seconds = _bounded(parts.get("seconds") or 0, LONGEST) + _bounded(parts.get("nanos") or 0, 1e9) / 1e9
+    if 0 < seconds <= LONGEST:
+        return seconds
     raise DataError(
         f"{row.place}: time_limit must be a number of seconds in (0, {LONGEST}], or seconds and nanos, not {short(limit)}; null for none"
     )
+
+
+def _bounded(value: JSON, most: float) -> float:
+    """The number, nan for what is none from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        return math.nan
+    return value
 
 
 def _listed(row: Row, name: str) -> list[Row]:
