@@ -1,6 +1,8 @@
 """What the docs show is run: Python blocks, spec strings, names of verbs and files."""
 
+import inspect
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,21 @@ def test_verbs_and_links_of_a_page_exist(page):
         assert verb in verbs
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_the_table_of_tasks_names_arguments_that_there_are():
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \|[^|]*\|([^|]*)\|", (ROOT / "docs" / "tasks.md").read_text("utf-8"), re.MULTILINE
+    )
+    named = {task: set(re.findall(r"`(\w+)`", arguments)) for tasks, arguments in rows for task in re.findall(r"`(\w+)`", tasks)}
+    known = {entry.name: entry.load() for entry in entry_points(group="ponder.tasks")}
+    assert set(known) <= set(named)
+    for task, arguments in named.items():
+        assert arguments <= set(inspect.signature(known[task]).parameters), task
+
+
+@pytest.mark.integration
+def test_the_python_of_the_sandbox_page_runs(capsys):
+    for block in blocks(ROOT / "docs" / "sandbox.md", "python"):
+        exec(compile(block, "docs/sandbox.md", "exec"), {"__name__": "docs"})  # our own page
+    assert capsys.readouterr().out == "ok 42\n"

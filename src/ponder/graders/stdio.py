@@ -23,7 +23,7 @@ from ponder.sandbox.core import Call, Limits, Sandbox, Stopped, Value
 from ponder.sandbox.relay import Found
 from ponder.types import JSON, Problem, Verdict
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-6  # absolute; relative a thousandth of it, or 2000001 would pass for 2000000.0
 PREAMBLE = """\
 import bisect, collections, functools, heapq, itertools, math, random, re, string, sys
 from bisect import *
@@ -112,7 +112,7 @@ def _same_word(printed: str | None, expected: str | None) -> bool:
         return True
     if printed is None or expected is None or not (_DECIMAL.fullmatch(expected) and _NUMBER.fullmatch(printed)):
         return False
-    return math.isclose(float(printed), float(expected), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return math.isclose(float(printed), float(expected), rel_tol=TOLERANCE / 1000, abs_tol=TOLERANCE)
 
 
 _DECIMAL = re.compile(r"[-+]?[0-9]{0,50}\.[0-9]{1,50}(?:[eE][-+]?[0-9]{1,3})?")
@@ -159,5 +159,5 @@ def _equal(found: object, wanted: JSON) -> bool:
             return False
         return all(_equal(found[key], value) for key, value in wanted.items())
     if isinstance(wanted, float) and isinstance(found, int | float):
-        return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return math.isclose(found, wanted, rel_tol=TOLERANCE / 1000, abs_tol=TOLERANCE)
     return (found is None or isinstance(found, int | float | str)) and found == wanted

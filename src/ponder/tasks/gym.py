@@ -65,10 +65,10 @@ def gym(
     fields = _fields(config)
     template = read_prompt(prompt)
     problems: dict[str, Problem] = {}
-    for item in _items(name, fields, split, seed, n):
+    for number, item in enumerate(_items(name, fields, split, seed, n), 1):
         if _split(item.question) == split and item.question not in problems:
             reference: JSON = {"name": name, "config": fields, "seed": item.seed, "answer": item.answer, "digest": item.digest}
-            question = Question(f"{name}-{item.seed}", template.ask(item.question), {"family": name})
+            question = Question(f"{name}-{number}", template.ask(item.question), {"family": name})
             problems[item.question] = Problem(question, reference)
             if len(problems) == n:
                 break

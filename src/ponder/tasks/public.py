@@ -212,7 +212,7 @@ def _option(value: JSON, place: str) -> str:
 
 
 def _check_options(right: str, options: Sequence[str], place: str) -> None:
-    """Raises `DataError` where two letters would be right. Wrong options that are equal do no harm, and published files have them."""
+    """Raises `DataError` where two letters would be right. Wrong options that are equal do no harm."""
     if options.count(right) > 1:
         raise DataError(
             f"{place}: the right option {short(right)} is among the wrong ones, so that two letters are right; mend or remove it"
