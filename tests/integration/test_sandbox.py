@@ -81,7 +81,7 @@ def test_an_exception_is_an_answer_with_its_name_and_message(sandbox):
         ("while True: pass", "timeout", "1 s"),
         ("import time\ndef f():\n    while True:\n        try: time.sleep(9)\n        except BaseException: pass", "timeout", "1 s"),
         ("def f(): return 'x' * 2_000_000", "output", "1,048,576 bytes"),
-        ("def f(): return [[]] * 60_000", "output", "40,000 containers"),
+        ("def f(): return [[]] * 60_000", "output", "20,000 containers"),
         ("import os\ndef f(): os.write(3, b'x' * 2_000_000)", "output", "1,048,576"),
         ("import os\ndef f(): os.write(3, b'forged\\n')", "garbled", "nonce"),
         ("import os\ndef f(): os._exit(0)", "died", "code 0"),
@@ -378,6 +378,29 @@ def test_preloaded_modules_can_be_used_and_no_other_package_can_be_read(tier):
     assert [reply.value for reply in outcome.replies[:2]] == [(3, 2.0, True, 6), (0.0, 0.0, 0)]
     assert {reply.error for reply in outcome.replies[2:]} <= {"FileNotFoundError", "PermissionError"}
     assert len(outcome.replies) == 4
+
+
+@pytest.mark.slow
+def test_an_environment_beneath_tmp_is_not_covered_by_the_work_folder(tmp_path, monkeypatch):
+    if lack := describe("bubblewrap"):
+        pytest.skip(lack)
+    package = tmp_path / "site" / "lately"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("value = 7\n")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    monkeypatch.setattr("ponder.sandbox.mother._packages", lambda modules: [str(package)])
+    sandbox = Room(Blueprint("bubblewrap"))
+    source = "import os, tempfile\ndef f():\n    import lately\n    with tempfile.NamedTemporaryFile() as file: return lately.value, file.name, os.getcwd()"
+    try:
+        [reply] = one(sandbox, source).replies
+    finally:
+        sandbox.close()
+    inside = str(tmp_path).startswith("/tmp/")
+    folder = "/work" if inside else "/tmp"
+    assert reply.error == ""
+    assert (reply.value[0], reply.value[1].startswith(f"{folder}/"), reply.value[2]) == (7, True, folder)
 
 
 def test_packages_are_named_with_all_that_they_require():

@@ -55,10 +55,11 @@ sys.modules["ponder.sandbox.zygote"].serve(control, order["setup"])
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a mother is made from. preload: modules imported once, for all programs; their packages are readable."""
+    """What a mother is made from. preload: modules imported once, for all programs; their packages are readable, as are these others."""
 
     tier: Tier
     preload: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 class MotherDied(SetupError):
@@ -148,8 +149,10 @@ def _start(blueprint: Blueprint) -> tuple[socket.socket, subprocess.Popen[bytes]
     program = [_interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, str(theirs.fileno())]
     readable = _readable(blueprint)
     masked = _masked(readable)
-    packages = _packages(blueprint.preload)
-    argv = _bubblewrap(program, readable, masked, packages) if blueprint.tier == "bubblewrap" else program
+    packages = _packages((*blueprint.preload, *blueprint.packages))
+    # A program's own folder must not cover what it is to read: an environment may lie beneath /tmp.
+    folder = "/work" if any(path.startswith("/tmp/") for path in [*readable, *packages, program[0]]) else "/tmp"
+    argv = _bubblewrap(program, readable, masked, packages, folder) if blueprint.tier == "bubblewrap" else program
     orders: list[dict[str, object]] = []
     if root and walled:
         uid = NOBODY if blueprint.tier == "bubblewrap" else None
@@ -159,8 +162,10 @@ def _start(blueprint: Blueprint) -> tuple[socket.socket, subprocess.Popen[bytes]
     uids = list(SAMPLES) if root and blueprint.tier == "landlock" else []
     paths = list(dict.fromkeys(os.path.dirname(path) for path in packages))
     allowed, listed = _around(readable, masked) if blueprint.tier == "landlock" else (readable, [])
+    folder = folder if blueprint.tier == "bubblewrap" else "/"
     setup = {
         "tier": blueprint.tier,
+        "folder": folder,
         "readable": [*allowed, *packages],
         "listed": listed,
         "preload": list(blueprint.preload),
@@ -242,7 +247,13 @@ def _readable(blueprint: Blueprint) -> list[str]:
         "/usr/lib64",
         "/etc/ld.so.cache",
     ]
-    wanted += ["/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", *_packages(blueprint.preload)]
+    wanted += [
+        "/usr/share/zoneinfo",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/urandom",
+        *_packages((*blueprint.preload, *blueprint.packages)),
+    ]
     there = [path for path in dict.fromkeys(wanted) if os.path.exists(path)]
     return [path for path in there if not any(path != other and path.startswith(f"{other}/") for other in there)]
 
@@ -284,7 +295,9 @@ def _unreachable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(covers), beneath
 
 
-def _bubblewrap(program: Sequence[str], readable: Sequence[str], masked: Sequence[str], packages: Sequence[str]) -> list[str]:
+def _bubblewrap(
+    program: Sequence[str], readable: Sequence[str], masked: Sequence[str], packages: Sequence[str], folder: str
+) -> list[str]:
     argv = [
         shutil.which("bwrap") or "bwrap",
         "--unshare-user",
@@ -308,9 +321,9 @@ def _bubblewrap(program: Sequence[str], readable: Sequence[str], masked: Sequenc
     argv += ["--hostname", "sandbox", "--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0"]
     for path in [*readable, program[0]]:
         argv += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
-    for folder in masked:
-        argv += ["--tmpfs", folder]
-        for path in (path for path in packages if path.startswith(f"{folder}/")):
+    for hidden in masked:
+        argv += ["--tmpfs", hidden]
+        for path in (path for path in packages if path.startswith(f"{hidden}/")):
             argv += ["--ro-bind", path, path]
-        argv += ["--remount-ro", folder]
-    return [*argv, "--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/", "--", *program]
+        argv += ["--remount-ro", hidden]
+    return [*argv, "--proc", "/proc", "--dir", folder, "--remount-ro", "/", "--chdir", "/", "--", *program]

@@ -97,11 +97,12 @@ class Room:
             return self._mother
 
 
-def room(*, preload: tuple[str, ...] = (), trusted: bool = False, tier: str = "") -> Sandbox:
+def room(*, preload: tuple[str, ...] = (), packages: tuple[str, ...] = (), trusted: bool = False, tier: str = "") -> Sandbox:
     """The sandbox to use, one for each set of arguments and process.
 
     tier: "" takes what the environment variable PONDER_SANDBOX names, else the best that passes its self-test here. preload: modules that
-    all programs find imported; their packages, and what those require, are readable inside. trusted: the source is ours and only its data is a
+    all programs find imported; their packages, and what those require, are readable inside; packages: modules of which the same is
+    true, but that a program imports itself. trusted: the source is ours and only its data is a
     model's, so that a plain killable process serves where there is no better.
 
     Raises:
@@ -109,10 +110,10 @@ def room(*, preload: tuple[str, ...] = (), trusted: bool = False, tier: str = ""
         UsageError: a tier that does not exist.
     """
     wanted = tier or os.environ.get(VARIABLE, "")
-    key = (preload, trusted, wanted)
+    key = (preload, packages, trusted, wanted)
     with _lock:
         if key not in _rooms:
-            _rooms[key] = _choose(preload, trusted, wanted)
+            _rooms[key] = _choose(preload, packages, trusted, wanted)
         return _rooms[key]
 
 
@@ -137,11 +138,11 @@ def describe(tier: Tier) -> str:
 
 
 _lock = threading.RLock()
-_rooms: dict[tuple[tuple[str, ...], bool, str], Sandbox] = {}
+_rooms: dict[tuple[tuple[str, ...], tuple[str, ...], bool, str], Sandbox] = {}
 _unsafe = False
 
 
-def _choose(preload: tuple[str, ...], trusted: bool, wanted: str) -> Sandbox:
+def _choose(preload: tuple[str, ...], packages: tuple[str, ...], trusted: bool, wanted: str) -> Sandbox:
     if wanted and wanted not in BEST_FIRST:
         return _plugged(wanted)
     lacks = {}
@@ -149,9 +150,13 @@ def _choose(preload: tuple[str, ...], trusted: bool, wanted: str) -> Sandbox:
         known: Tier = "bubblewrap" if tier == "bubblewrap" else "landlock"
         lacks[tier] = _usable(known)
         if not lacks[tier]:
-            return Room(Blueprint(known, preload))
+            return Room(Blueprint(known, preload, packages))
+    if wanted and not trusted:
+        raise SetupError(
+            f"sandbox {wanted}, which {VARIABLE} or tier= picks, is not usable here ({lacks[wanted]}); mend that, or leave the choice to ponder"
+        )
     if trusted or _unsafe:
-        return Room(Blueprint("plain", preload))
+        return Room(Blueprint("plain", preload, packages))
     told = "; ".join(f"{tier}: {lack}" for tier, lack in lacks.items())
     raise SetupError(
         f"no sandbox is usable here, and model-written code is not run without one ({told}). Install bubblewrap and allow unprivileged "

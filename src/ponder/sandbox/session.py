@@ -32,7 +32,7 @@ _GRACE = 0.2  # seconds between the end of a program's answers and its own
 _BIRTH = 30.0  # seconds the machine may take to fork, however busy
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 _LONGEST_MESSAGE = 500  # characters of an exception's name or message
-_CONTAINERS = 80_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
+_CONTAINERS = 40_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
 _CHUNK = 65536
 
 

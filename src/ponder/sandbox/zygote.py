@@ -36,11 +36,12 @@ _POLL = 0.05  # seconds between two looks at the memory of a tree
 class Setup(TypedDict):
     """How a room is built.
 
-    tier: which walls. readable: paths that programs may read, everything beneath them too; listed: folders of which they may see the
-    names. preload: modules; paths: where they are. uids: first and count of the ids of programs, for a mother that is root.
+    tier: which walls. folder: where programs work. readable: paths that programs may read, everything beneath them too; listed: folders
+    of which they may see the names. preload: modules; paths: where they are. uids: first and count of the ids of programs, for a mother that is root.
     """
 
     tier: str
+    folder: str
     readable: list[str]
     listed: list[str]
     preload: list[str]
@@ -76,7 +77,7 @@ def serve(control: socket.socket, setup: Setup) -> NoReturn:
         importlib.import_module(module)
     site.setquit()  # `exit` and `quit`, which programs call and which -S leaves out
     gc.freeze()
-    folder = "/tmp" if setup["tier"] == "bubblewrap" else "/"
+    folder = setup["folder"]
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LANG="C.UTF-8", PYTHONHASHSEED="0")
     mother = Mother(setup)
@@ -209,7 +210,6 @@ def _program(setup: Setup, job: Job, fds: list[int], rules: int, count: int) -> 
 
 def _furnish(setup: Setup, job: Job, count: int) -> None:
     """A work folder where the tier can give one, and nobody's user id."""
-    folder = "/"
     if setup["tier"] == "bubblewrap":
         uid, gid = os.getuid(), os.getgid()
         kernel.unshare(kernel.NEWUSER | kernel.NEWNS | kernel.NEWIPC)
@@ -217,9 +217,8 @@ def _furnish(setup: Setup, job: Job, count: int) -> None:
             with open(f"/proc/self/{file}", "w") as mapping:
                 mapping.write(text)
         hidden = kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
-        kernel.mount("tmpfs", "/tmp", "tmpfs", hidden, f"size={max(4096, job['disk'])},nr_inodes=4096,mode=0700")
+        kernel.mount("tmpfs", setup["folder"], "tmpfs", hidden, f"size={max(4096, job['disk'])},nr_inodes=4096,mode=0700")
         kernel.mount("tmpfs", "/proc", "tmpfs", hidden | kernel.RDONLY, "size=4096,nr_inodes=2,mode=0555")
-        folder = "/tmp"
     elif setup["tier"] == "landlock" and setup["uids"]:
         first, number = setup["uids"]
         uid = first + count % number  # RLIMIT_NPROC counts by user: neighbours must not starve each other
@@ -227,7 +226,7 @@ def _furnish(setup: Setup, job: Job, count: int) -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     kernel.die_with_parent()  # last: the kernel forgets it when the user changes or capabilities are gained
-    os.chdir(folder)
+    os.chdir(setup["folder"])
 
 
 def _filter(setup: Setup, *, processes: bool) -> bytes:

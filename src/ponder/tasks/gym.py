@@ -249,4 +249,4 @@ def _source() -> str:
 
 
 def _sandbox() -> Sandbox:
-    return room(preload=_PRELOAD)  # its scorers were written to evaluate answers
+    return room(preload=_PRELOAD, packages=(_PACKAGE,))  # its scorers were written to evaluate answers
