@@ -292,7 +292,7 @@ def test_a_tier_is_named_by_argument_or_environment(monkeypatch):
     monkeypatch.setenv("PONDER_SANDBOX", "landlock")
     assert room().tier == "landlock"
     assert room() is room()
-    with pytest.raises(SetupError, match="bubblewrap: broken"):
+    with pytest.raises(SetupError, match="bubblewrap, which PONDER_SANDBOX"):
         room(tier="bubblewrap")
     with pytest.raises(UsageError, match="'docker' does not exist; there are bubblewrap, landlock"):
         room(tier="docker")

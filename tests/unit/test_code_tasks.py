@@ -417,3 +417,13 @@ def test_a_forged_pickle_is_said_once(tmp_path, body):
     with pytest.raises(DataError) as caught:
         stdio(written(tmp_path, {**SUM, "private_test_cases": packed(pickle.dumps(Evil()))}))
     assert str(caught.value).count("p.jsonl") == 1
+
+
+def test_tests_that_use_a_module_nobody_imports_are_refused(tmp_path):
+    row = {"task_id": 1, "text": "Add.", "code": "def add(a, b): return a + b", "test_list": ["assert add(1, 2) == numpy.add(1, 2)"]}
+    file = tmp_path / "m.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"m\.jsonl:1: the tests use numpy, which nothing imports"):
+        mbpp(str(file))
+    file.write_text(json.dumps({**row, "test_setup_code": "import numpy"}) + "\n")
+    assert len(mbpp(str(file)).problems) == 1

@@ -363,7 +363,7 @@ def _permit(unsafe_exec: bool) -> None:
     if unsafe_exec:
         from ponder.sandbox.rooms import permit_unsafe
 
-        print("ponder: --unsafe-exec: without a usable sandbox, model-written code will run as you do", file=sys.stderr)
+        print("ponder: --unsafe-exec: where no sandbox is usable, model-written code will run as you do", file=sys.stderr)
         permit_unsafe()
 
 

@@ -143,21 +143,37 @@ def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: 
     mine = [run for run in runs if run.problem == problem]
     if not mine:
         raise StudyError(f"there is no problem {problem!r} in this study; `ponder show STUDY` lists them")
+    shown: dict[str, str] = {}
     for run in mine:
-        text = _text(store, bank, run)
-        body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "text": text}
+        text, reason = _text(store, bank, run), _reason(store, run)
+        body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "reason": reason}
         if as_json:
-            print(json.dumps(body))
+            print(json.dumps({**body, "text": text}))
+            continue
+        why = f" ({clean(reason)})" if reason else ""
+        answer = clean(run.answer or "no answer")
+        print(f"\n{run.strategy}  budget {run.budget}: {'right' if run.correct else 'wrong'}{why}")
+        print(f"answer: {answer}" if "\n" not in answer else "answer: as in the text")
+        if text and text in shown:
+            print(f"text: that of {shown[text]}")
         else:
-            print(
-                f"\n{run.strategy}  budget {run.budget}: {clean(run.answer or 'no answer')}  {'right' if run.correct else 'wrong'}"
-            )
             print(clean(text or "").rstrip())
+            shown[text or ""] = run.strategy
+
+
+def _reason(store: StudyStore, run: RunRecord) -> str:
+    """Why the newest verdict on a run's proposal is what it is; "" for a right one, or without a proposal."""
+    found = store.journal.read(
+        "SELECT reason FROM verdicts WHERE problem = ? AND chain = ? ORDER BY rowid DESC LIMIT 1", [run.problem, run.chain]
+    )
+    return str(found[0][0]) if found else "" if run.chain else "no proposal"
 
 
 def plan(runner: Runner, *, as_json: bool) -> None:
     """The most a study can cost: every strategy draws from one bank, so the widest counts."""
     from ponder.cli.study import capped
+    from ponder.core import parts
+    from ponder.sandbox.core import RunsCode
 
     study = runner.study
     widest = max([study.slice, *[int(getattr(strategy, "n", 1)) for strategy in runner.strategies]])
@@ -185,6 +201,9 @@ def plan(runner: Runner, *, as_json: bool) -> None:
         print(
             f"{questions} questions x {samples} samples = {questions * samples} samples, at most {tokens} completion tokens; banked ones are free"
         )
+        asking = {repr(one) for strategy in runner.strategies for one in parts(strategy) if isinstance(one, RunsCode)}
+        if asking:
+            print(f"besides what {', '.join(sorted(asking))} samples for its scores")
 
 
 @contextmanager

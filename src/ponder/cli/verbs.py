@@ -43,6 +43,8 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
         output.summary(StudyStore(journal), where, [repr(one) for one in runner.strategies], as_json=as_json)
         if not as_json:
+            if study.slice:
+                print("ponder: above is one run of each; `ponder curve` averages over all samples of the slice", file=sys.stderr)
             print(f"ponder: {billed(bank_journal or journal)}", file=sys.stderr)
         if done.failed:
             raise partial(done.failed, where, last_failure(bank_journal or journal))
@@ -154,7 +156,7 @@ def regrade(where: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(changes)))
     else:
-        print(f"{changes.runs} runs judged again: {changes.right} became right, {changes.wrong} became wrong")
+        print(f"{changes.runs} runs judged again, slices included: {changes.right} became right, {changes.wrong} became wrong")
 
 
 def show(where: Path, problem: str | None, *, as_json: bool) -> None:

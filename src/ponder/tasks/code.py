@@ -164,6 +164,14 @@ def _tested(tests: str, setup: str, code: str, place: str) -> list[str]:
     called = [node.func for node in ast.walk(tested) if isinstance(node, ast.Call)]
     loaded = [node.id for node in [*called, *nodes] if isinstance(node, ast.Name)]
     free = [name for name in dict.fromkeys(loaded) if name not in stored]
+    names = {node.id for node in called if isinstance(node, ast.Name)} | defined
+    for node in nodes:  # numpy.add(..) where nothing imports numpy
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in free:
+            base = node.value.id
+            if base not in names and not hasattr(builtins, base):
+                raise DataError(
+                    f"{place}: the tests use {clip(base)}, which nothing imports; name it in test_imports or test_setup_code"
+                )
     found = [name for name in free if name in defined] or [name for name in free if not hasattr(builtins, name)]
     if not _calls(tested, found) or not _decides(tested):
         raise DataError(
