@@ -132,6 +132,25 @@ def algebra(draw: random.Random) -> str:
     ])  # fmt: skip
 
 
+def growths(draw: random.Random) -> str:
+    """Short answers whose normal forms grow: level upon level of sums that are multiplied out, and numbers too large to write."""
+    sum_ = draw.choice(["x+y", "a+b+c+d+f+g+h+k+m+n", r"1+\sqrt{2}", "x+1"])
+    depth, n = draw.randint(2, 28), draw.randint(2, 120)
+    return draw.choice([
+        rf"({sum_})\sin(" * depth + "x" + ")" * depth,
+        f"({sum_})^{{" * depth + "x" + "}" * depth,
+        rf"({sum_})\sqrt{{" * depth + "x" + "}" * depth,
+        f"({sum_})" * n,
+        f"({sum_}+z)^4" * n,
+        "*".join(["1e400"] * n),
+        "+".join(rf"\frac1{{10^{{2990}}+{2 * at + 1}}}" for at in range(n)),
+        r"\sqrt{2^{9900}}" * n,
+        "+".join(f"2^{{9900}}x_{{{at}}}" for at in range(n)),
+        ",".join([f"({sum_})^4"] * min(n, 60)),
+        f"x<{'*'.join(['1e390'] * 7)}y+1e-390z",
+    ])  # fmt: skip
+
+
 def reals(draw: random.Random) -> str:
     """Broken LaTeX as models write it."""
     text = (
@@ -151,6 +170,7 @@ KINDS: tuple[Callable[[random.Random], str], ...] = (
     unicode,
     injections,
     algebra,
+    growths,
     reals,
 )
 GOLDS = ("7", r"\frac{1}{2}", r"\sqrt{2}", "x^2+1", r"\{1, 2\}", "(1,2)", r"[0,\infty)", "x=5", "y=2x+1", "e^{x}", r"\sin x", r"5\text{ cm}", r"\text{even}",

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import time
+import tracemalloc
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +19,11 @@ from ponder.errors import DataError
 from ponder.graders.maths import LIMITS, MathsGrader, check_reference, maths_answer, maths_key
 from ponder.graders.maths_answer import read
 from ponder.graders.maths_compare import Comparison, Question
-from ponder.graders.maths_exact import normal
+from ponder.graders.maths_exact import MAX_ATOM, Budget, normal
 from ponder.graders.maths_text import normalise, unit
 from ponder.graders.maths_tokens import Refused
 from ponder.graders.maths_tree import Node
+from ponder.graders.maths_words import KNOWN, MULTIPLIERS, NOT_UNITS, is_known, own_words
 from ponder.sandbox.core import Outcome, Reply
 from ponder.types import Problem, user
 from ponder.types import Question as Asked
@@ -54,7 +56,8 @@ def problem(reference):
 
 
 def same_without_worker(gold, answer):
-    return Comparison().same(read(gold), read(answer))
+    own = own_words(gold)
+    return Comparison().same(read(gold, own), read(answer, own))
 
 
 # The judged table. The whole of it, with the worker, is judged in tests/integration/test_maths_table.py.
@@ -105,7 +108,8 @@ def test_our_rules_alone_accept_nothing_wrong_reject_next_to_nothing_right_and_l
 def test_a_verdict_does_not_depend_on_which_of_the_two_is_the_reference():
     for row in ROWS:
         try:
-            there, back = same_without_worker(row["gold"], row["answer"]), same_without_worker(row["answer"], row["gold"])
+            gold, answer = read(row["gold"]), read(row["answer"])
+            there, back = Comparison().same(gold, answer), Comparison().same(answer, gold)
         except Refused:
             continue
         assert there == back, row
@@ -194,6 +198,12 @@ REFUSED = [
     (r"\binom{1000000000}{500000000}", "tower"),
     ("(x+1)^{101}", "tower"),
     ("1e401", "tower"),
+    ("*".join(["1e400"] * 11), "tower"),
+    (r"\frac{1}{10^{2990}+1}+\frac{1}{10^{2990}+3}", "tower"),
+    ("+".join(rf"\frac1{{10^{{2990}}+{2 * at + 1}}}" for at in range(80)), "too_long"),
+    (r"\sqrt{10}^{20001}", "tower"),
+    ("x=" + "*".join(["1e400"] * 8), "tower"),
+    ("(x+y)" * 300, "too_long"),
     ("7" + "%!" * 100, "too_deep"),
     ("7" + "%" * 1_000, "too_deep"),
     (r"\frac{1}{0}", "unparsable"),
@@ -252,6 +262,116 @@ def test_any_answer_has_a_verdict_that_is_the_same_both_ways(text):
         node = read(gold)
         with contextlib.suppress(Refused):
             assert Comparison().same(node, other) == Comparison().same(other, node)
+
+
+def nested(piece, depth):
+    return rf"({piece})\sin(" * depth + "x" + ")" * depth
+
+
+GROWING = [
+    *(nested(piece, depth) for piece in ("x+y", "a+b+c+d+f+g+h+k+m+n", r"1+\sqrt{2}") for depth in (5, 8, 14, 28)),
+    *(
+        piece * (2_000 // len(piece))
+        for piece in ("(x+1)", "(x+y)", "(1+i)", "(x+y+z)^4", "x_{12}y", r"\sqrt{2^{9900}}", "(x+y)^{12}")
+    ),
+    *(
+        "+".join([piece] * (2_000 // (len(piece) + 1)))
+        for piece in ("x^{1/3}", "1000!", r"\frac1{10^{2990}+3}", r"\sqrt{10^{2990}+1}")
+    ),
+    *(",".join([piece] * 60) for piece in ("(x+1)^4", "1000!+x", "x+y<1", "2^{9900}x")),
+    "+".join(f"2^{{9900}}x_{{{at}}}" for at in range(100)),
+    "*".join(["1e400", "1e-400"] * 140),
+    "12\u00b2" * 660,
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", GROWING, ids=lambda text: f"{text[:20]} {len(text)}")
+def test_what_grows_when_it_is_multiplied_out_takes_no_time_and_no_memory_here(answer):
+    judge, _ = grader(Outcome("timeout"))
+
+    def both():
+        read.cache_clear()
+        return maths_key(answer), judge.judge("5", answer)
+
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        key, verdict = both()
+        seconds.append(time.process_time() - start)
+    assert not verdict.correct
+    assert min(seconds) < 0.1  # 50 ms for each of the two
+    assert key is None or len(key) < 1_000_000
+    tracemalloc.start()
+    both()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
+def test_no_atom_of_a_normal_form_is_longer_than_its_digest():
+    form = normal(read(nested("a+b+c+d+f+g+h+k+m+n", 8)))
+    assert max(len(atom) for product in form.terms for atom, _ in product) <= MAX_ATOM
+    other = normal(read(nested("a+b+c+d+f+g+h+k+m+n", 8).replace("x", "y")))
+    assert form.key != other.key
+    assert form.key == normal(read(nested("n+m+k+h+g+f+d+c+b+a", 8))).key
+
+
+def test_the_work_on_a_form_is_paid_before_it_is_done():
+    budget = Budget(20)
+    with pytest.raises(Refused) as refused:
+        normal(read("(x+1)(x+2)(x+3)"), budget)
+    assert refused.value.reason == "too_long"
+    assert normal(read("x+1"), Budget(100)).key == "1+x"
+
+
+SOUP = [*HOSTILE, "1e400", "1e-400", "*", "/", r"\frac1{10^{2990}+3}", r"\frac{1}{", r"\sqrt{2^{9900}}", "2^{9900}", "1000!", "(x+y)", r"\sin(", "^{12}", "^{-1}",
+        r"\lfloor ", r"\rfloor", r"\overline{3}", "\u2460", "\ud800", "#", "5 millions", "A) ", r"\end{pmatrix}", "<", "0.", "i", "e", r"\sum_{k=1}"]  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(SOUP), max_size=20), st.integers(1, 120))
+@pytest.mark.slow
+def test_no_text_makes_the_grader_raise_or_wait(pieces, times):
+    judge, _ = grader(Outcome("timeout"))
+    text = ("".join(pieces) * times)[:2_100]
+    start = time.process_time()
+    key = maths_key(text)
+    maths_answer(text)
+    for gold in ("5", r"\{1, \sin 2\}", "x+y<3"):
+        verdict = judge.judge(gold, text)
+        assert verdict.answer == key
+    assert time.process_time() - start < 0.5  # some 50 ms on a quiet machine
+
+
+def test_a_relation_has_no_key_if_its_scaled_numbers_could_not_be_written():
+    numbers = "*".join(["1e390"] * 7)
+    assert maths_key(f"x + {numbers} y < 0") is not None
+    assert maths_key(f"1e-390 x + {numbers} y < 0") is None
+
+
+@pytest.mark.parametrize("reference", ["*".join(["1e400"] * 11), "(x+y)" * 300, nested("x+y", 60)])
+def test_a_reference_that_grows_without_end_is_the_tasks_mistake(reference):
+    with pytest.raises(DataError, match="cannot be judged by value"):
+        check_reference(reference, "p1")
+
+
+# Words beside numbers.
+
+
+def test_no_word_is_both_dropped_and_counting():
+    assert not [word for word in KNOWN if word in NOT_UNITS or word in MULTIPLIERS]
+    assert [is_known(word) for word in ("inches", "cherries", "boxes", "children", "apple")] == [True] * 5
+    assert [is_known(word) for word in ("negative", "binary", "tenths", "zorbs", "pairs", "millions")] == [False] * 6
+
+
+def test_a_word_that_no_list_knows_may_only_be_said_after_the_reference():
+    judge, _ = grader()
+    assert judge.judge("36 widgets", "36").correct
+    assert judge.judge("36 widgets", "36 widgets").correct
+    assert judge.judge("36", "36 widgets").reason == "unparsable"
+    assert not judge.judge("36 widgets", "36 zorbs").correct
+    assert own_words(r"5 \text{ widgets per hour, not millions}") == {"widgets"}
 
 
 # Normal forms.

@@ -105,7 +105,7 @@ def numeric_key(text: str) -> str | None:
     power = int(match["e"] or match["ten"] or 0)
     if sum(character.isdigit() for character in match["number"]) > 100 or abs(power) > 400:
         return None
-    if any(word in _NOT_UNITS for word in (match["units"] or "").lower().split()):
+    if any(word in COUNT_WORDS for word in (match["units"] or "").lower().split()):
         return None
     whole, under, top, bottom = (
         Fraction((match[part] or default).replace(",", ""))
@@ -237,7 +237,7 @@ def _plain_number(text: str) -> str:
 def _unit(text: re.Match[str]) -> str:
     r"""What \text{} holds: a unit, in which single letters are allowed too, unless it counts or multiplies."""
     words = text[1].lower().split()
-    counts = any(character.isdigit() for character in text[1]) or not _NOT_UNITS.isdisjoint(words)
+    counts = any(character.isdigit() for character in text[1]) or not COUNT_WORDS.isdisjoint(words)
     return f" {text[1]} " if counts or not words else " unit "
 
 
@@ -290,4 +290,4 @@ _COUNTS = (
     "factorial root roots base mod modulo percentile is are was were be not no wrong incorrect false sorry more less fewer than but "
     "if except without choose of"
 )
-_NOT_UNITS = frozenset(_COUNTS.split())
+COUNT_WORDS = frozenset(_COUNTS.split())  # that count, join or deny: what holds one is no number with a unit

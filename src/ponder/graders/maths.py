@@ -2,8 +2,8 @@ r"""The maths grader: is this answer the reference, whatever its spelling? Our o
 
 An answer is normalised, read by a grammar of our own (nothing of a model's is ever evaluated as code), measured against bounds, and compared
 by rule: see docs/graders/maths.md for the rules. Exact normal forms decide the easy majority here, without another process; what they
-leave open goes to a worker, one killable process for each answer (`maths_worker`). Verdicts are symmetric and have no tolerance: 0.333 is not
-1/3, a rounded reference must list what it accepts. Percent is a hundredth: 12\% is 0.12 and not 12.
+leave open goes to a worker, one killable process for each answer (`maths_worker`). Verdicts are symmetric, but for words that only the
+reference may bring (`maths_words`), and have no tolerance: 0.333 is not 1/3, a rounded reference must list what it accepts. Percent is a hundredth: 12\% is 0.12 and not 12.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ponder.graders.maths_compare import Comparison, Question, key
 from ponder.graders.maths_text import normalise
 from ponder.graders.maths_tokens import MAX_LENGTH, Refused
 from ponder.graders.maths_tree import Node, plain
+from ponder.graders.maths_words import own_words
 from ponder.sandbox.core import Call, Limits, Outcome, Sandbox
 from ponder.types import JSON, Problem, Verdict
 
@@ -33,7 +34,7 @@ Reason = Literal["equal", "different", "no_answer", "unparsable", "too_long", "t
 """Why a verdict is what it is; only "equal" is right.
 
 no_answer: nothing was stated. unparsable: no mathematics where the reference is, or without a value (a division by zero). too_long, too_deep, tower: refused before
-anything was computed (characters, nesting, size of a power, factorial or binomial). timeout, died: the worker was killed, or ran out of memory.
+anything was computed (characters, nesting, size of a number, power, factorial or binomial; work on a normal form). timeout, died: the worker was killed, or ran out of memory.
 """
 
 LIMITS = Limits(seconds=1.5, memory=512 * 2**20, processes=1)
@@ -51,7 +52,7 @@ def maths_answer(text: str) -> str | None:
 def maths_key(answer: str) -> str | None:
     """One spelling for answers that are surely the same, for votes: normal forms of expressions, sets sorted, units and names dropped.
 
-    Reference-free, pure, linear in the answer up to bounded arithmetic. Equal keys of answers without units are equal answers; equal
+    Reference-free, pure, bounded in time and memory. Equal keys of answers without units are equal answers; equal
     answers may have two keys, where only computer algebra sees that they are. None where `read` refuses the answer.
     """
     try:
@@ -91,7 +92,7 @@ class MathsGrader:
     @property
     def version(self) -> str:
         """Part of a verdict's key."""
-        return "maths-1"
+        return "maths-2"
 
     async def grade(self, problem: Problem, answers: Sequence[str | None], texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each answer. Judged is what the text states, which still has its unit, where that is what the key is of."""
@@ -115,7 +116,7 @@ class MathsGrader:
     def _reason(self, gold: str, answer: str) -> Reason:
         wanted = _reference(gold)
         try:
-            found = read(answer)
+            found = read(answer, _own_words(gold))
             comparison = Comparison()
             same = comparison.same(wanted, found)
             if same is None:
@@ -172,13 +173,16 @@ def _worker_source() -> str:
 @cache
 def _reference(gold: str) -> Node:
     try:
-        node = read(gold)
+        node = read(gold, _own_words(gold))
         key(node)  # which a division by zero has none of
     except Refused as refused:
         raise DataError(
             f"the reference {gold[:80]!r} cannot be judged by value ({refused.reason}); correct it, or grade this task by exact text"
         ) from None
     return node
+
+
+_own_words = cache(own_words)
 
 
 def check_reference(reference: JSON, problem: str) -> None:

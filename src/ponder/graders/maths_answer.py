@@ -8,19 +8,25 @@ tuple (value: its two brackets), union, relation (value: < or <= ; left minus ri
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ponder.graders import maths_tokens
 from ponder.graders.compare import chosen_letter
 from ponder.graders.maths_expression import fraction, parse
-from ponder.graders.maths_text import Unit, normalise, unit
-from ponder.graders.maths_tokens import MAX_LENGTH, MULTIPLIERS, NOT_UNITS, SEPARATORS, Refused, Token, Tokens, opens, split
+from ponder.graders.maths_text import normalise
+from ponder.graders.maths_tokens import MAX_LENGTH, SEPARATORS, Refused, Token, Tokens, split
 from ponder.graders.maths_tree import Node, add, branches, negative, number, symbols
+from ponder.graders.maths_words import MULTIPLIERS, NEVER_NAMES, familiar, without_unit
 
 MAX_PARTS = 64  # members of a list, entries of a matrix
 
 
-def read(answer: str) -> Node:
-    """The tree of an answer. Raises `Refused` with the reason: no_answer, too_long, too_deep, tower; what is no mathematics is text."""
+@lru_cache(maxsize=16)  # an answer is judged, and then its key is asked for
+def read(answer: str, own: frozenset[str] = frozenset()) -> Node:
+    """The tree of an answer. own: words that may follow a number beside the known ones, the reference's own (`own_words`).
+
+    Raises `Refused` with the reason: no_answer, too_long, too_deep, tower; what is no mathematics is text.
+    """
     if len(answer) > MAX_LENGTH:
         raise Refused("too_long")
     text = normalise(answer)
@@ -31,12 +37,12 @@ def read(answer: str) -> Node:
     if (words := _words(text)).lower() in _EMPTY:
         return Node("set")
     text = maths_tokens.spelled(words)
-    if _CHOICE.match(text) and (letter := chosen_letter(text, "ABCDEFGH")) is not None:
+    if _CHOICE.match(text) and not _DOUBT.search(text, 2) and (letter := chosen_letter(text, "ABCDEFGH")) is not None:
         return Node("sym", letter)
     try:
         if match := _BASE.fullmatch(text):
             return _based(match)
-        return _list(maths_tokens.tokens(text))
+        return _list([familiar(token, own) for token in maths_tokens.tokens(text)])
     except Refused as refused:
         if refused.reason != "unparsable":
             raise
@@ -51,12 +57,12 @@ def _words(text: str) -> str:
 _ALL_TEXT = re.compile(r"\(?\\text\{\s*\(?([^{}()]*)\)?\s*\}\)?\.?")
 _EMPTY = frozenset(("no solution", "no solutions", "empty set", "the empty set", "no real solution", "no real solutions"))
 _CHOICE = re.compile(r"[A-H][).:]\s+\S")  # B) 12
-_BASE = re.compile(r"([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]{1,2}))")
+_DOUBT = re.compile(r"\b[A-H]\b|\b(?:not|no|never|wrong|incorrect|false|or|but|isn't|instead|rather)\b")  # B) is wrong; B) or C
+_BASE = re.compile(r"(?=[A-Fa-f]*[0-9])([0-9A-Fa-f]++)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]{1,2}))")
 _NOISE = re.compile(r"\\text(?![A-Za-z])|[\s.,;:'\"{}()\\]")
 _EQUALS, _IN = "=", "\\in"
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}
 _INFINITY = Node("sym", "\\infty")
-_NEVER_NAMES = frozenset(("not", "no", "never", "isn't", "wrong"))
 
 
 def _based(match: re.Match[str]) -> Node:
@@ -138,7 +144,7 @@ def _name(found: Tokens) -> str | None:
     r"""What an equals sign may follow: x, x_1, f(x), P(A), \angle ABC; words are the nameless name ""."""
     words = [token.text.lower() for token in found if token.kind == "word"]
     if words:
-        if not _NEVER_NAMES.isdisjoint(words) or any(token.kind == "num" for token in found):
+        if not NEVER_NAMES.isdisjoint(words) or any(token.kind == "num" for token in found):
             raise Refused("unparsable")
         return ""
     source = "".join(token.text for token in found)
@@ -187,7 +193,7 @@ def _value(found: Tokens) -> Node:
     """One value: with a unit, in brackets, a union, a matrix, a ratio or an expression."""
     if len(found) == 1 and found[0].kind == "word" and len(found[0].text) == 1:
         return Node("sym", found[0].text)  # \text{A}
-    found, measured = _without_unit(found)
+    found, measured = without_unit(found)
     if any(token.kind == "word" and token.text.lower() not in MULTIPLIERS for token in found):
         raise Refused("unparsable")
     node = _bare(found)
@@ -241,59 +247,3 @@ def _matrix(first: str, inside: Tokens) -> Node:
     if len(cells) * len(cells[0]) > MAX_PARTS:
         raise Refused("too_long")
     return Node("matrix", f"{len(cells)}x{len(cells[0])}", tuple(parse(cell) for row in cells for cell in row))
-
-
-def _without_unit(found: Tokens) -> tuple[Tokens, Unit | None]:
-    """The tokens without the unit at their end and the currency at either end, and what they measure."""
-    currency = [at for at, token in enumerate(found) if token.text in _CURRENCY]
-    if len(currency) == 1 and (currency[0] in (0, len(found) - 1) or (currency[0] == 1 and found[0].text in "+-")):
-        rest = [*found[: currency[0]], *found[currency[0] + 1 :]]
-        inner, other = _without_unit(rest)
-        return inner, other if other is not None and other.kind != "dollar" else unit(_CURRENCY[found[currency[0]].text])
-    start = len(found)
-    while start > 1 and _in_unit(found, start - 1):
-        start -= 1
-    tail = found[start:]
-    words = " ".join(token.text.lower() for token in tail if token.text not in ("{", "}"))
-    if not any(token.kind == "word" or token.text == "\\degree" for token in tail) or not _measurable(found[:start]):
-        return found, None
-    if words == "\\degree" and any(token.text.lstrip("\\") in maths_tokens.FUNCTIONS for token in found):
-        return found, None  # of an angle, not of the whole
-    if not NOT_UNITS.isdisjoint(words.split()):
-        raise Refused("unparsable")
-    if words in ("\\degree c", "\\degree f", "degrees celsius", "degrees fahrenheit"):
-        words = "celsius" if "c" in words.split()[-1] else "fahrenheit"
-    words = words.replace("\\degree", "degree").replace("^ ", "^")
-    measured = unit(words)
-    if measured is None and any(len(word) == 1 and word.isalpha() and word != "a" for word in words.split()):
-        raise Refused("unparsable")  # \text{x} after a number is a variable, and no unit
-    return found[:start], measured
-
-
-def _in_unit(found: Tokens, at: int) -> bool:
-    """Whether a token at the end may be part of a unit: words, a degree sign, a slash between words, an exponent of a word."""
-    token = found[at]
-    if token.kind == "word":
-        return token.text.lower() not in MULTIPLIERS
-    if token.text == "\\degree":
-        return True
-    if token.kind == "letter":
-        return found[at - 1].text == "\\degree" and token.text in "CF"
-    if token.text == "/":
-        return at + 1 < len(found) and found[at + 1].kind == "word" and found[at - 1].kind == "word"
-    rest = "".join(one.text for one in found[at:])
-    before = found[at - 1]
-    if token.text == "^":
-        return before.kind == "word" and bool(re.match(r"\^\{?[23]\}?", rest))
-    return (
-        bool(re.match(r"[23]\}?|\{[23]\}|\}", rest))
-        and any(one.kind == "word" for one in found[max(0, at - 3) : at])
-        and (before.text in ("^", "{", "2", "3"))
-    )
-
-
-def _measurable(found: Tokens) -> bool:
-    return any(token.kind in ("num", "letter", "cmd") for token in found) and sum(map(opens, found)) == 0
-
-
-_CURRENCY = {"\\dollar": "dollar", "\\euro": "euro", "\\pounds": "sterling", "\\yen": "yen", "\\rupees": "rupee", "USD": "dollar"}

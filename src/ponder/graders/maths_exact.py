@@ -24,7 +24,7 @@ Product: TypeAlias = tuple[tuple[str, Fraction], ...]
 MAX_TERMS = 60  # what is multiplied out at most; beyond it a product or a power is an atom of its own
 MAX_TRIAL = 1_000  # primes up to here are taken out of roots
 MAX_ATOM = 200  # characters of an atom; a longer one is named by its digest
-MAX_STEPS = 10_000  # of one answer, of about a microsecond; the table's costliest takes a fifth
+MAX_STEPS = 3_000  # of one answer, of about a microsecond; the costliest answer of the judged table takes 217
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
@@ -130,7 +130,8 @@ class _Arithmetic:
     def product(self, parts: list[Sum]) -> Sum:
         """Single terms first and at once: one by one, a long product would be gathered again for each of its factors."""
         single = [part for part in parts if len(part.terms) == 1]
-        coefficient, factors = _ONE, []
+        coefficient = _ONE
+        factors: list[tuple[str, Fraction]] = []
         for part in single:
             ((product, value),) = part.terms.items()
             self.budget.take_arithmetic(coefficient, value)

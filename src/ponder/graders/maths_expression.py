@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from ponder.graders.maths_tokens import CONSTANTS, FUNCTIONS, MAX_DEPTH, MULTIPLIERS, Refused, Token, Tokens
+from ponder.graders.maths_tokens import CONSTANTS, FUNCTIONS, MAX_DEPTH, Refused, Token, Tokens
 from ponder.graders.maths_tree import Node, add, magnitude, mul, negative, number, over, power
+from ponder.graders.maths_words import MULTIPLIERS
 
 MAX_MARKS = 8  # exponents, factorial, percent and degree signs after one factor
 
@@ -216,10 +217,13 @@ class _Parser:
         return self.tokens[self.at].text if self.at < len(self.tokens) else ""
 
     def take(self, *texts: str) -> str | None:
-        if self.at < len(self.tokens) and self.tokens[self.at].kind != "word" and self.tokens[self.at].text in texts:
-            self.at += 1
-            return self.tokens[self.at - 1].text
-        return None
+        if self.at >= len(self.tokens):
+            return None
+        token = self.tokens[self.at]
+        if token.text not in texts or token.kind == "word":
+            return None
+        self.at += 1
+        return token.text
 
     def expect(self, text: str) -> None:
         if self.take(text) is None:
@@ -250,6 +254,8 @@ _NUMERAL = re.compile(r"([0-9.]+)(?:[eE]([-+]?[0-9]+))?")
 
 def fraction(text: str) -> Fraction:
     """The exact value of a numeral. Raises `Refused("tower")` for an exponent beyond 400."""
+    if text.isdigit():
+        return Fraction(int(text))
     match = _NUMERAL.fullmatch(text)
     if match is None:
         raise Refused("unparsable")

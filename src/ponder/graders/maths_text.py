@@ -89,15 +89,16 @@ def _table() -> Iterator[tuple[str, Unit]]:
                 yield name, Unit(kind, Fraction(factor))
 
 
-# Factors within a kind: the international yard and pound (exact since 1959), the US gallon of 231 cubic inches.
+# Factors within a kind: the international yard and pound (exact since 1959), the US gallon of 231 cubic inches, the international acre.
 _MEASURES = {
     "length": "1 m meter metre; 1/1000 mm millimeter millimetre; 1/100 cm centimeter centimetre; 1/10 dm decimeter decimetre;"
     "1000 km kilometer kilometre; 127/5000 in inch inche; 381/1250 ft foot feet; 1143/1250 yd yard; 201168/125 mi mile",
     "mass": "1 g gram; 1/1000 mg milligram; 1000 kg kilogram; 1000000 ton tonne; 45359237/100000 lb pound; 45359237/1600000 oz ounce",
     "time": "1 s sec second; 60 min minute; 3600 h hr hour; 86400 day; 604800 week",
-    "months": "1 month; 12 year yr",
+    "months": "1 month; 12 year yr; 120 decade; 1200 century centurie",
     "volume": "1 l liter litre; 1/1000 ml milliliter millilitre; 473176473/125000000 gal gallon; 473176473/500000000 qt quart;"
-    "473176473/1000000000 pt pint; 473176473/2000000000 cup",
+    "473176473/1000000000 pt pint; 473176473/2000000000 cup;473176473/32000000000 tablespoon tbsp; 473176473/96000000000 teaspoon tsp",
+    "length^2": "10000 hectare; 316160658/78125 acre",
     "dollar": "1 dollar usd; 1/100 cent penny pennie",
     "euro": "1 euro eur",
     "sterling": "1 sterling gbp quid",
@@ -111,6 +112,12 @@ _MEASURES = {
     "energy": "1 j joule; 1000 kj kilojoule",
     "power": "1 w watt; 1000 kw kilowatt",
     "voltage": "1 v volt",
+    "current": "1 ampere amp",
+    "resistance": "1 ohm",
+    "frequency": "1 hz hertz",
+    "pressure": "1 pascal",
+    "amount": "1 mole mol",
+    "temperature": "1 kelvin",
     "length/time^1": "1397/3125 mph; 5/18 kph kmh",
 }
 _UNITS = dict(_table())
@@ -185,7 +192,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], _Replacement], ...] = tuple(
             r"\\(?:text(?:rm|bf|it|sf|tt|normal)|math(?:rm|bf|it|sf|tt|normal)|mbox|operatorname\*?|boldsymbol|bm)\s*\{",
             r"\\text{",
         ),
-        (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\circ|\\degree)(?![A-Za-z])", r"\\degree "),
+        (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))", r"\\degree "),
         (r"\\(?:leq|leqslant|le)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant|ge)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\(?:neq|ne)(?![A-Za-z])|!=", r"\\ne "),

@@ -70,15 +70,6 @@ CONSTANTS = frozenset(("\\pi", "\\infty", "\\emptyset"))
 _FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp"
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 SEPARATORS = frozenset(("or", "and"))
-MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-# Words that count, join or deny: what holds one of them is not a number with a unit.
-_COUNTING = (
-    "and or to plus minus times over divided squared cubed half halves third thirds quarter quarters fourth fourths fifth fifths mod "
-    "modulo base is are was were be not no never wrong incorrect false more less fewer greater than but if except without choose am pm "
-    "a.m. p.m. hundred thousand million billion trillion dozen percentile factorial root roots none undefined unknown "
-    "maybe about around roughly approximately approx"
-)
-NOT_UNITS = frozenset(_COUNTING.split())
 _COUNT = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMBER_WORDS = _COUNT.split()
 _SHORT = "yes no odd or and not all any am pm the of is to one two six ten per"

@@ -58,12 +58,14 @@ def add(*parts: Node) -> Node:
 
 def mul(*parts: Node) -> Node:
     """A product; of numbers, a number."""
-    if all(part.kind == "num" for part in parts):
-        product = Fraction(1)
-        for part in parts:
-            product = bounded(product * Fraction(part.value))
-        return number(product)
-    return parts[0] if len(parts) == 1 else Node("mul", "", parts)
+    if len(parts) == 1:
+        return parts[0]
+    if not all(part.kind == "num" for part in parts):
+        return Node("mul", "", parts)
+    product = Fraction(1)
+    for part in parts:
+        product = bounded(product * Fraction(part.value))
+    return number(product)
 
 
 def power(base: Node, exponent: Node) -> Node:
