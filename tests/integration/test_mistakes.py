@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ponder.spec import names
 from ponder.store import Journal
 from ponder.testing.endpoint import FakeEndpoint
 from studies import command
@@ -112,7 +113,7 @@ def test_8_a_torn_line(tmp_path: Path) -> None:
     problems(tmp_path, '{"question": "1 + 1?", "answer": 2}', '{"question": "2 + ')
     said = refused(tmp_path, "run", "--task", "jsonl:mine.jsonl", "--policy", "maze", "--strategy", "sample", code=2)
     assert said.startswith("ponder: mine.jsonl:2: is not JSON (")
-    assert said.endswith("; the line may be torn: mend or remove it\n")
+    assert said.endswith("perhaps torn: mend or remove it\n")
     problems(tmp_path, json.dumps({"problem": 1, "samples": [{"answer": "2", "correct": True}]}), '{"problem": 2, "sam')
     said = refused(tmp_path, "import", "mine.jsonl", code=2)
     assert said.startswith("ponder: mine.jsonl:2: is not ")
@@ -121,9 +122,8 @@ def test_8_a_torn_line(tmp_path: Path) -> None:
 
 def test_9_an_unknown_task(tmp_path: Path) -> None:
     said = refused(tmp_path, "run", "--task", "countdwn", "--policy", "maze", "--strategy", "sample", code=2)
-    assert said == (
-        "ponder: 'countdwn': there is no task 'countdwn' (did you mean 'countdown'?); there are chain, countdown, jsonl, maze\n"
-    )
+    known = ", ".join(names("tasks"))
+    assert said == f"ponder: 'countdwn': there is no task 'countdwn' (did you mean 'countdown'?); there are {known}\n"
 
 
 def test_10_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
