@@ -420,7 +420,12 @@ def test_a_forged_pickle_is_said_once(tmp_path, body):
 
 
 def test_tests_that_use_a_module_nobody_imports_are_refused(tmp_path):
-    row = {"task_id": 1, "text": "Add.", "code": "def add(a, b): return a + b", "test_list": ["assert add(1, 2) == numpy.add(1, 2)"]}
+    row = {
+        "task_id": 1,
+        "text": "Add.",
+        "code": "def add(a, b): return a + b",
+        "test_list": ["assert add(1, 2) == numpy.add(1, 2)"],
+    }
     file = tmp_path / "m.jsonl"
     file.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"m\.jsonl:1: the tests use numpy, which nothing imports"):
