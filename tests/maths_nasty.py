@@ -1,4 +1,7 @@
-"""Nasty answers, from a seed: what models write by accident or to be graded wrong, to hang a grader, or to run code in it."""
+"""Nasty answers, from a seed: what models write by accident or to be graded wrong, to hang a grader, or to run code in it.
+
+All are wrong: what is left of one without its nastiness is 8, which is none of the references.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ def lengths(draw: random.Random) -> str:
     n = draw.choice([399, 401, 1_999, 20_000, 200_000])
     digit = str(draw.randint(1, 9))
     return draw.choice([digit * n, "0." + digit * n, f"{digit * n}/{digit * (n - 1)}", ",".join([digit] * n), "+".join(["x"] * n), "(" * n,
-                        "1," + "000," * n, "\u200b" * n + "7", " " * n + "7", "x" * n, r"\," * n + "1", "1e" + digit * n, "$" * n,
+                        "1," + "000," * n, "\u200b" * n + "8", " " * n + "8", "x" * n, r"\," * n + "1", "1e" + digit * n, "$" * n,
                         "\u0661" * n, "\ufdfa" * n, "=".join(["7"] * n), "{" * n, r"\frac" * n, "-" * n + "1", "7" + "\\" * n])  # fmt: skip
 
 
@@ -103,7 +106,7 @@ def unicode(draw: random.Random) -> str:
             "\u3000",
         ]
     )
-    return piece + draw.choice(["", "7", "=7", "^7"])
+    return piece + draw.choice(["", "8", "=8", "^8"])
 
 
 def injections(draw: random.Random) -> str:
@@ -154,7 +157,7 @@ def growths(draw: random.Random) -> str:
 def reals(draw: random.Random) -> str:
     """Broken LaTeX as models write it."""
     text = (
-        r"x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cup (1, \infty) \text{ cm}^2 = 7\%"
+        r"x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cup (1, \infty) \text{ cm}^2 = 8\%"
     )
     start = draw.randrange(len(text))
     cut = text[start : start + draw.randint(1, len(text))]

@@ -131,8 +131,8 @@ def _item(found: Tokens) -> Node:
 
 def _chain(members: list[Tokens]) -> Node:
     name = _name(members[0])
-    if name is None and len(members) == 2 and (name := _name(members[1])) is not None:
-        members.reverse()  # 5 = x
+    if name is None and len(members) == 2 and (name := _name(members[1])):
+        members.reverse()  # 5 = x, and not 5 = words, which may say anything
     if name is not None:
         members = members[1:]
     values = tuple(_value(member) for member in members)
@@ -144,7 +144,7 @@ def _name(found: Tokens) -> str | None:
     r"""What an equals sign may follow: x, x_1, f(x), P(A), \angle ABC; words are the nameless name ""."""
     words = [token.text.lower() for token in found if token.kind == "word"]
     if words:
-        if not NEVER_NAMES.isdisjoint(words) or any(token.kind == "num" for token in found):
+        if not NEVER_NAMES.isdisjoint(words) or any(token.kind == "num" or token.text in _COMPUTING for token in found):
             raise Refused("unparsable")
         return ""
     source = "".join(token.text for token in found)
@@ -154,6 +154,7 @@ def _name(found: Tokens) -> str | None:
     return "" if source[0] == "(" else source
 
 
+_COMPUTING = frozenset(("+", "-", "*", "/", "^", "!", "%", "\\frac", "\\sqrt"))  # -apples = 5
 _NAME = re.compile(
     r"(?:[A-Za-z]|\\(?!pi|infty|frac|sqrt)[a-z]+)'*(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?"  # x, \theta, a_n
     r"|[A-Za-z]'?\((?:[A-Za-z0-9,]|\\[a-z]+)+\)"  # f(x), P(A)
