@@ -180,6 +180,7 @@ REFUSED = [
     ("1" * 401, "too_long"),
     ("x" * 2_001, "too_long"),
     ("1" * 200_000, "too_long"),
+    ("12\u00b2" * 600, "too_long"),
     (",".join("1" * 70), "too_long"),
     ("(" * 61 + "1" + ")" * 61, "too_deep"),
     (r"\frac{1}{" * 61 + "1" + "}" * 61, "too_deep"),

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from ponder.graders.maths_text import unit
 
 MAX_LENGTH = 2_000  # characters of an answer; the longest reference of MATH has some 200
+MAX_TOKENS = 2_000  # of an answer: raised and lowered characters unfold into four
 MAX_DIGITS = 400  # of one number
 MAX_DEPTH = 60  # brackets and arguments within each other; a fraction takes two
 
@@ -61,6 +62,8 @@ def tokens(text: str) -> list[Token]:
             nested += opens(found[-1])
             if nested > MAX_DEPTH:
                 raise Refused("too_deep")
+        if len(found) > MAX_TOKENS:
+            raise Refused("too_long")
     return found
 
 
