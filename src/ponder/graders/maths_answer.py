@@ -36,7 +36,7 @@ def read(answer: str, own: frozenset[str] = frozenset()) -> Node:
         raise Refused("no_answer")
     if (words := _words(text)).lower() in _EMPTY:
         return Node("set")
-    text = maths_tokens.spelled(words)
+    text = maths_tokens.spelled(words).replace("per cent", "percent")
     if _CHOICE.match(text) and not _DOUBT.search(text, 2) and (letter := chosen_letter(text, "ABCDEFGH")) is not None:
         return Node("sym", letter)
     try:
@@ -46,7 +46,14 @@ def read(answer: str, own: frozenset[str] = frozenset()) -> Node:
     except Refused as refused:
         if refused.reason != "unparsable":
             raise
-    return Node("text", _NOISE.sub("", text.casefold()))
+    return Node("text", _plain(text.casefold()))
+
+
+def _plain(text: str) -> str:
+    """One spelling of what is no mathematics to us: words without their punctuation; anything with digits or signs whole but for spaces."""
+    if _WORDS_ALONE.fullmatch(text):
+        return _NOISE.sub("", text)
+    return _SPACE.sub(" ", text).strip(" .").replace("\\,", "")
 
 
 def _words(text: str) -> str:
@@ -59,6 +66,8 @@ _EMPTY = frozenset(("no solution", "no solutions", "empty set", "the empty set",
 _CHOICE = re.compile(r"[A-H][).:]\s+\S")  # B) 12
 _DOUBT = re.compile(r"\b[A-H]\b|\b(?:not|no|never|wrong|incorrect|false|or|but|isn't|instead|rather)\b")  # B) is wrong; B) or C
 _BASE = re.compile(r"(?=[A-Fa-f]*[0-9])([0-9A-Fa-f]++)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]{1,2}))")
+_WORDS_ALONE = re.compile(r"(?:\\text(?:bf|rm|it)?\{|[^\W\d_]|[\s.,;:'\"{}()-])*")
+_SPACE = re.compile(r"\s++")
 _NOISE = re.compile(r"\\text(?![A-Za-z])|[\s.,;:'\"{}()\\]")
 _EQUALS, _IN = "=", "\\in"
 _ORDER = {"<": "<", "\\le": "<=", ">": ">", "\\ge": ">="}
@@ -151,13 +160,14 @@ def _name(found: Tokens) -> str | None:
     match = _NAME.fullmatch(source)
     if match is None or source in ("e", "i", "\\pi"):
         return None
-    return "" if source[0] == "(" else source
+    return "" if source[0] == "(" else _ONE_LETTER.sub(r"_\1", source)
 
 
+_ONE_LETTER = re.compile(r"_\{([A-Za-z0-9])\}")  # x_{1} is x_1
 _COMPUTING = frozenset(("+", "-", "*", "/", "^", "!", "%", "\\frac", "\\sqrt"))  # -apples = 5
 _NAME = re.compile(
     r"(?:[A-Za-z]|\\(?!pi|infty|frac|sqrt)[a-z]+)'*(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?"  # x, \theta, a_n
-    r"|[A-Za-z]'?\((?:[A-Za-z0-9,]|\\[a-z]+)+\)"  # f(x), P(A)
+    r"|[A-Za-z]'?\((?:[A-Za-z0-9,]|\\[a-z]++)++\)"  # f(x), P(A)
     r"|\((?:[A-Za-z],)+[A-Za-z]\)"  # (x, y)
     r"|\|?(?:m?\\(?:angle|triangle)|\\overline\{?)*[A-Z]{1,4}\}?\|?"  # \angle ABC, AB, |AB|
 )

@@ -201,7 +201,8 @@ class _Parser:
             return ""
         start = self.at
         self.argument(split=True)
-        return "_" + "".join(token.text for token in self.tokens[start : self.at] if token.text not in ("{", "}"))
+        inside = [token.text for token in self.tokens[start : self.at] if token.text not in ("{", "}")]
+        return "_" + inside[0] if len(inside) == 1 else "_{" + " ".join(inside) + "}"  # a_{n^2} is not a_n^2, nor a_{1 2} a_{12}
 
     def group(self, opened: str) -> Node:
         inside = self.sum()

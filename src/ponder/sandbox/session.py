@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from types import TracebackType
 from typing import Self, cast
 
@@ -30,7 +31,7 @@ from ponder.sandbox.slots import slot
 LONGEST_SOURCE = 2**20  # characters of a program
 _GRACE = 0.2  # seconds between the end of a program's answers and its own
 _BIRTH = 30.0  # seconds the machine may take to fork, however busy
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\[')
 _LONGEST_MESSAGE = 500  # characters of an exception's name or message
 _CONTAINERS = 40_000  # brackets of one answer, two to a container: a megabyte of empty ones would be a hundred here
 _CHUNK = 65536
@@ -219,7 +220,7 @@ class Program:
         self._seen = 0
         if not line.startswith(prefix):
             raise Stopped("garbled", "a line without the nonce on the answer channel")
-        if line.count(b"[") > _CONTAINERS and _STRING.sub(b"", line).count(b"[") > _CONTAINERS:
+        if line.count(b"[") > _CONTAINERS and _crowded(line):
             raise Stopped("output", f"an answer of more than {_CONTAINERS // 2:,} containers")
         return _reply(line[len(prefix) :], number)
 
@@ -337,6 +338,12 @@ def _reply(line: bytes, number: int) -> Reply:
 def _shown(text: str) -> str:
     """A program's words, short and such as any file or terminal takes."""
     return text[:_LONGEST_MESSAGE].encode("utf-8", "replace").decode("utf-8")
+
+
+def _crowded(line: bytes) -> bool:
+    """Whether more brackets than an answer may have stand outside its texts."""
+    brackets = (None for found in _TEXT_OR_BRACKET.finditer(line) if found[0] == b"[")
+    return next(islice(brackets, _CONTAINERS, None), 0) is None
 
 
 def _stopped(code: int, *, whole: bool) -> Stopped:
