@@ -569,3 +569,9 @@ def test_nothing_in_the_parent_evaluates_text():
             imported += [node.module] if isinstance(node, ast.ImportFrom) else []
             if file.name != "maths_worker.py":
                 assert not any(one.split(".")[0] in ("sympy", "math_verify", "ast") for one in imported)
+
+
+def test_names_with_many_commands_are_read_in_no_time():
+    start = time.perf_counter()
+    maths_key("f(" + r"\alpha" * 200 + "!)=5")  # once a factor of five for each command
+    assert time.perf_counter() - start < 1.0
