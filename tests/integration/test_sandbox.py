@@ -465,10 +465,11 @@ def test_a_stream_that_somebody_else_still_holds_does_not_keep_the_verdict_waiti
 
 @pytest.mark.slow
 def test_a_fork_of_this_process_has_rooms_and_slots_of_its_own(sandbox):
-    with sandbox.open("def f(): return 1", QUICK) as session:  # a slot is held, and a program runs
+    patient = Limits(seconds=60.0)  # a fork of a large process takes its time
+    with sandbox.open("def f(): return 1", patient) as session:  # a slot is held, and a program runs
         child = os.fork()
         if child == 0:
-            right = one(sandbox, "def f(): return 2").replies == (Reply(2),)
+            right = one(sandbox, "def f(): return 2", limits=patient).replies == (Reply(2),)
             sandbox.close()
             os._exit(0 if right else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
