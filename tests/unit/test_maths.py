@@ -283,6 +283,10 @@ GROWING = [
     "+".join(f"2^{{9900}}x_{{{at}}}" for at in range(100)),
     "*".join(["1e400", "1e-400"] * 140),
     "12\u00b2" * 660,
+    *(
+        piece * 28 + "x" + "}" * (28 * (piece.count("{") - piece.count("}")))
+        for piece in (r"2\frac{1}{", r"2\frac{", r"2\frac{1}{3^{-1}1/3", r"\sqrt[3]{")
+    ),
 ]
 
 

@@ -114,12 +114,10 @@ class _Parser:
             self.at += 4
             places = len(text.partition(".")[2])
             return number(fraction(text) + Fraction(int(rest[2]), 10**places * (10 ** len(rest[2]) - 1)))
-        if text.isdigit() and rest[:1] == ["\\frac"]:
-            start, self.at = self.at, self.at + 1
+        if text.isdigit() and _PROPER.match("".join(token.text for token in self.tokens[self.at : self.at + 7])):
+            self.at += 1  # looked ahead at, not tried: nested trials would double with each level
             top, bottom = self.argument(split=True), self.argument(split=True)
-            if top.kind == bottom.kind == "num" and Fraction(top.value) > 0 and Fraction(bottom.value) > 0:
-                return number(Fraction(base.value) + Fraction(top.value) / Fraction(bottom.value))
-            self.at = start
+            return number(Fraction(base.value) + Fraction(top.value) / Fraction(bottom.value))
         if text.isdigit() and len(rest) > 2 and rest[1] == "/" and rest[0].isdigit() and rest[2].isdigit():
             part = Fraction(int(rest[0]), int(rest[2]) or 1)
             if self.here().spaced and 0 < part < 1:
@@ -250,6 +248,7 @@ _LETTERS = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi omega ell"
 )
 _GREEK = frozenset(_LETTERS.split())
+_PROPER = re.compile(r"\\frac(?:\{[0-9.]*[1-9][0-9.]*\}|[1-9]){2}")
 _NUMERAL = re.compile(r"([0-9.]+)(?:[eE]([-+]?[0-9]+))?")
 
 
