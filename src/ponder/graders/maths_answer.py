@@ -53,7 +53,7 @@ def _plain(text: str) -> str:
     """One spelling of what is no mathematics to us: words without their punctuation; anything with digits or signs whole but for spaces."""
     if _WORDS_ALONE.fullmatch(text):
         return _NOISE.sub("", text)
-    return _SPACE.sub(" ", text).strip(" .").replace("\\,", "")
+    return _SPACE.sub(" ", _STOP.sub("", text)).strip(" .").replace("\\,", "")
 
 
 def _words(text: str) -> str:
@@ -67,6 +67,7 @@ _CHOICE = re.compile(r"[A-H][).:]\s+\S")  # B) 12
 _DOUBT = re.compile(r"\b[A-H]\b|\b(?:not|no|never|wrong|incorrect|false|or|but|isn't|instead|rather)\b")  # B) is wrong; B) or C
 _BASE = re.compile(r"(?=[A-Fa-f]*[0-9])([0-9A-Fa-f]++)\s*_\s*(?:\{\s*(?:\\text\{)?\s*([a-z0-9]+)\s*\}?\s*\}|([0-9]{1,2}))")
 _WORDS_ALONE = re.compile(r"(?:\\text(?:bf|rm|it)?\{|[^\W\d_]|[\s.,;:'\"{}()-])*")
+_STOP = re.compile(r"(?<![0-9])\.(?![0-9])")  # p.m. is pm; 1.5 is not 15
 _SPACE = re.compile(r"\s++")
 _NOISE = re.compile(r"\\text(?![A-Za-z])|[\s.,;:'\"{}()\\]")
 _EQUALS, _IN = "=", "\\in"
