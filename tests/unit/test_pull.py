@@ -154,6 +154,13 @@ def test_what_a_killed_pull_left_is_swept_after_a_day_and_not_before(index, tmp_
     assert young.exists()
 
 
+def test_a_folder_that_another_pull_removes_during_the_sweep_is_passed_over(index, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".pull-gone").symlink_to(tmp_path / "nowhere")  # listed, but gone when it is looked at
+    assert pull("toy", cache=cache).read_bytes() == WHOLE
+
+
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(UsageError) as failed:
         pull("smolm2")

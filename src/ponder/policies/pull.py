@@ -261,8 +261,9 @@ def _size(path: Path) -> int:
 def _sweep(folder: Path, older: float = 86_400.0) -> None:
     """Remove what pulls that were killed more than a day ago left behind."""
     for left in folder.glob(".pull-*"):
-        if time.time() - left.stat().st_mtime > older:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another pull may have ended and removed its folder meanwhile
+            if time.time() - left.stat().st_mtime > older:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _report(progress: Progress, before: int, total: int, seen: int) -> None:
