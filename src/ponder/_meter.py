@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ponder.core import Budget, Event, Pool, Spent
@@ -23,6 +23,8 @@ class Meter:
     spent: Spent = Spent()
     events: list[Event] = field(default_factory=list)
     cursors: Counter[Pool] = field(default_factory=Counter)
+    scored: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Positions of chains that a verifier has scored, by its fingerprint and the chain's digest."""
     best: Chain | None = None
     failed: int = 0
     oracle: bool = False
@@ -55,6 +57,18 @@ class Meter:
         if self.budget.calls is not None and "calls" in units:
             left.append(self.budget.calls - self.spent.usage.calls)
         return max(0, min(left))
+
+    def unscored(self, verifier: str, chain: Chain, usage: Usage) -> Usage:
+        """What a score of a whole chain adds: the positions past the longest shorter prefix, in steps, that this verifier has scored.
+
+        Reward models are causal: what they kept of a prefix is as good as reading it again, and what scoring step by step costs must
+        not depend on how often it is done. The same chain scored twice is paid twice, as a sample drawn twice is.
+        """
+        if not usage.scored:
+            return usage
+        prefixes = (Chain(chain.prompt, chain.steps[:end]).digest for end in range(len(chain.steps) - 1, -1, -1))
+        known = next((self.scored[verifier, digest] for digest in prefixes if (verifier, digest) in self.scored), 0)
+        return replace(usage, scored=max(0, usage.scored - known))
 
     def pay(self, usage: Usage, *, samples: int = 0, money: float = 0.0) -> None:
         """Book what was spent."""

@@ -193,7 +193,7 @@ class Run:
                 if len(scores) != len(wave):
                     raise UsageError(f"{verifier!r} gave {len(scores)} scores for {len(wave)} chains; one each is the contract")
                 dearest = max([dearest, *(score.usage.tokens for score in scores)])
-                settled += [self._settle_score(score) for score in scores]
+                settled += [self._settle_score(score, chain, verifier) for score, chain in zip(scores, wave, strict=True)]
             settled += [self._unpaid_score() for _ in chains[len(settled) :]]
             self._meter.events.append(Event("score", self.spent, tuple(chains), tuple(settled)))
             return settled
@@ -365,13 +365,15 @@ class Run:
         left = self.budget.tokens - self.spent.usage.tokens
         return min(wanted, left // dearest if dearest else 1) if left > 0 else 0
 
-    def _settle_score(self, score: Score) -> Score:
-        spent, limits = self.spent.usage + score.usage, self.budget
+    def _settle_score(self, score: Score, chain: Chain, verifier: Verifier) -> Score:
+        usage = self._meter.unscored(verifier.fingerprint, chain, score.usage)
+        spent, limits = self.spent.usage + usage, self.budget
         if (limits.tokens is not None and spent.tokens > limits.tokens) or (
             limits.calls is not None and spent.calls > limits.calls
         ):
             return self._unpaid_score()
-        self._meter.pay(score.usage)
+        self._meter.pay(usage)
+        self._meter.scored[verifier.fingerprint, chain.digest] = score.usage.scored
         return score
 
     def _unpaid_score(self) -> Score:

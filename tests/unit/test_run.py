@@ -416,6 +416,30 @@ def test_the_call_after_the_last_token_raises_with_what_was_spent():
     assert outcome.exhausted
 
 
+def test_a_chain_scored_step_by_step_costs_its_positions_once():
+    class Counts:
+        fingerprint = "counts"
+
+        async def score(self, chains, run):
+            return [Score(0.5, usage=Usage(prompt=5, scored=len(chain.text), calls=1)) for chain in chains]
+
+    async def body(root, run):
+        verifier, other = Counts(), Counts()
+        other.fingerprint = "other"
+        first, second = root.then(Step("ab")), root.then(Step("x"))
+        await run.score(verifier, [first, second])
+        third = first.then(Step("cde"))
+        await run.score(verifier, [third, third])  # drawn twice, paid twice: the three positions that are new
+        await run.score(verifier, [third.then(Step("f")).then(Step("g"))])  # past two steps at once
+        await run.score(other, [third])
+
+    _, outcome = does(body)
+    booked = [event.spent.usage.scored for event in outcome.events]
+    assert booked == [3, 9, 11, 16]
+    assert outcome.spent.usage.prompt == 6 * 5
+    assert [score.usage.scored for score in outcome.events[1].scores] == [5, 5]  # a score tells of the whole chain, wherever it stands
+
+
 def test_free_scores_stay_possible_when_the_budget_is_spent():
     async def body(root, run):
         children = await run.extend([root], n=4)

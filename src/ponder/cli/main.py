@@ -246,30 +246,10 @@ def doctor(
     checks.report(url, model, fresh=fresh, as_json=json)
 
 
-@app.command
-def train(
-    what: str = "lab",
-    /,
-    *,
-    size: str = "base",
-    seed: int = 0,
-    out: Path = Path("weights"),
-    checkpoints: int = 0,
-    steps: int | None = None,
-) -> None:
-    """Train a model; today the lab's (extra `train`).
-
-    Args:
-        what: lab.
-        size: small, base or large.
-        seed: Of data and initial weights.
-        out: Folder for the weights and their card.
-        checkpoints: How many to keep along the way.
-        steps: Fewer or more than the recipe's.
-    """
-    from ponder.cli import verbs
-
-    verbs.train(what, size, seed, out, checkpoints, steps)
+# Loaded with their first use; with the help here, `ponder --help` loads none of them.
+app.command("ponder.cli.circle:label", name="label", help="Label the steps of sampled chains by roll-outs, for `train process`.")
+app.command("ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again.")
+app.command("ponder.cli.train:app", name="train", help="Train a policy or a verifier from verified samples (extra `train`).")
 
 
 def run_app(tokens: list[str] | None = None) -> int:
@@ -287,6 +267,8 @@ def run_app(tokens: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         extra = {
             "torch": "train",
+            "trl": "train",
+            "peft": "train",
             "transformers": "hf",
             "xllamacpp": "gguf",
             "pyarrow": "data",

@@ -214,7 +214,7 @@ class Work:
         """The slice of one problem, then every strategy on it."""
         todo: list[tuple[Strategy, Budget]] = [(Draw(self.study.slice), Budget())] if self.study.slice else []
         todo += [(strategy, budget) for strategy in self.strategies for budget in self.study.budgets]
-        judge = _Judge(cell, problem, self.store, again=self.again)
+        judge = Judge(cell, problem, self.store, again=self.again)
         for strategy, budget in todo:
             name = run_id(cell, problem, strategy, budget)
             if self.finished.get(name, 1) == 0:
@@ -259,7 +259,7 @@ class Work:
             self.report(self.progress)
 
 
-class _Judge:
+class Judge:
     """The grader of one problem, each chain judged once."""
 
     def __init__(self, cell: Cell, problem: Problem, store: StudyStore, *, again: bool) -> None:

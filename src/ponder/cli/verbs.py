@@ -208,19 +208,6 @@ def export(where: Path, file: Path) -> None:
     print(f"ponder: {count} lines in {file}", file=sys.stderr)
 
 
-def train(what: str, size: str, seed: int, out: Path, checkpoints: int, steps: int | None) -> None:
-    """Train a model of ours."""
-    if what != "lab":
-        raise UsageError(f"train {what}: only 'lab' can be trained so far")
-    from ponder.learners.lab import RECIPES
-    from ponder.learners.lab import train as train_lab
-
-    if size not in RECIPES:
-        raise UsageError(f"train lab: size {size!r} must be one of {', '.join(RECIPES)}")
-
-    train_lab(size, seed=seed, out=out, checkpoints=checkpoints, steps=steps)
-
-
 def open_study(where: Path, stack: ExitStack) -> tuple[Study, Journal, SqliteTable]:
     """The study in a folder and the table of its samples, for reading; another process may be at work in it."""
     if not (where / STUDY_FILE).exists():

@@ -210,7 +210,7 @@ def load_weights(path: Path) -> Weights:
 
     file = path / "model.safetensors" if path.is_dir() else path
     raw = file.read_bytes()
-    shape = _read_shape(file.with_name("config.json") if path.is_dir() else path.with_suffix(".json"))
+    shape = read_shape(file.with_name("config.json") if path.is_dir() else path.with_suffix(".json"))
     tensors = {name: tensor.astype(np.float32) for name, tensor in load(raw).items()}
     expected = _names(shape)
     if set(tensors) != expected:
@@ -283,7 +283,8 @@ _CONFIG = {
 }
 
 
-def _read_shape(config: Path) -> Shape:
+def read_shape(config: Path) -> Shape:
+    """The shape in a `config.json`, in the words of transformers. Raises `ValueError` for more than one key-value head."""
     values = json.loads(config.read_text())
     if values.get("num_key_value_heads") != 1:
         raise ValueError(f"{config}: num_key_value_heads is {values.get('num_key_value_heads')}; the lab computes with 1")

@@ -1,0 +1,122 @@
+"""What the verbs of learning do: samples out of studies, a trainer, and how far the result can be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ponder.cli import output
+from ponder.cli.harvest import harvest
+from ponder.core import PolicyInfo, Verifier
+from ponder.errors import DataError, UsageError
+from ponder.learners.datasets import Sample, check_split, distinct, split
+from ponder.run import Run, solve
+from ponder.scaling.calibration import Report, calibrate
+from ponder.spec import parse
+from ponder.types import Chain, Question, Score, Step, user
+
+if TYPE_CHECKING:
+    from ponder.learners.training import Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Judged samples, some to train on, those of other problems to measure on."""
+
+    train: list[Sample]
+    held_out: list[Sample]
+
+
+def gather(studies: Sequence[Path], *, share: float, seed: int, step: str, distinct_only: bool = True) -> Data:
+    """The samples of studies, split by problem: `share` of the problems are held out; training samples are distinct if so asked.
+
+    What is passed over is said on stderr. Raises `DataError` where a side would be empty, or a problem on both.
+    """
+    skipped: Counter[str] = Counter()
+    samples = list(harvest(studies, separator=step, skipped=skipped))
+    for reason, count in skipped.items():
+        print(f"ponder: {count} samples passed over: {reason}", file=sys.stderr)
+    train, held_out = split(samples, share=share, seed=seed)
+    check_split(train, held_out)
+    kept = distinct(train) if distinct_only else train
+    right = sum(sample.correct for sample in kept)
+    print(
+        f"ponder: {len(kept)} samples to train on, {right} of them right; {len(held_out)} of other problems to measure on",
+        file=sys.stderr,
+    )
+    return Data(kept, held_out)
+
+
+def scores_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Score]:
+    """What a verifier says of each sample, in order, without a bank. A verifier that needs the run's own policy has none here."""
+    chains = [Chain(sample.prompt, tuple(Step(step) for step in sample.steps), sample.finish) for sample in samples]
+    found: list[Score] = []
+
+    @dataclass(frozen=True)
+    class Ready:
+        async def __call__(self, root: Chain, run: Run) -> None:
+            found.extend(await run.score(verifier, chains))
+
+    asyncio.run(solve(Ready(), Question("calibration", (user(""),)), _Nobody()))
+    return found
+
+
+def measure(spec: str, samples: Sequence[Sample]) -> Report:
+    """The calibration of a verifier on samples of problems it has not seen. Raises `DataError` when there is none that finished."""
+    ended = [sample for sample in samples if sample.finish == "stop"]
+    if not ended:
+        raise DataError("no held-out sample finished, so nothing can be measured; hold out more problems (--share)")
+    scores = scores_of(cast("Verifier", parse(spec, "verifiers")), ended)
+    values = [float("nan") if score.value is None else score.value for score in scores]
+    levels = [sample.difficulty for sample in ended]
+    return calibrate(values, [sample.correct for sample in ended], [sample.problem for sample in ended], levels)
+
+
+def finish(trained: Trained, spec: str, held_out: Sequence[Sample], *, as_json: bool) -> None:
+    """Measure what was trained, keep the report beside it, and print both."""
+    report = measure(spec, held_out)
+    report.save(trained.folder)
+    cost = trained.cost
+    if as_json:
+        whole = report.whole
+        body = {"verifier": spec, "examples": trained.examples, "dropped": trained.dropped, "tokens": cost.tokens}
+        body |= {"flops": cost.flops, "seconds": cost.seconds, "ece": report.equal_width.ece}
+        body |= {"auc": whole.auc and whole.auc.value, "auc_within": whole.auc_within and whole.auc_within.value}
+        print(json.dumps(body))
+        return
+    print(output.clean(report.table()), end="")
+    print(
+        f"ponder: {trained.examples} examples, {cost.tokens:,} tokens, {cost.flops:.3g} FLOPs, {cost.seconds:.0f} s; use it as {spec}",
+        file=sys.stderr,
+    )
+
+
+def hard(samples: Sequence[Sample], spec: str, weight: float, threshold: float = 0.5) -> list[float] | None:
+    """Weights of samples: `weight` for wrong ones that an earlier verifier believes, 1 for all others; None without a verifier.
+
+    What best-of-n by that verifier would choose wrongly are the errors it must unlearn.
+    """
+    if not spec:
+        return None
+    if not weight > 0:
+        raise UsageError(f"--hard-weight = {weight} must be above 0")
+    scores = scores_of(cast("Verifier", parse(spec, "verifiers")), samples)
+    fooled = [not s.correct and (score.value or 0.0) >= threshold for s, score in zip(samples, scores, strict=True)]
+    print(f"ponder: {sum(fooled)} wrong samples that {spec} believes weigh {weight:g}", file=sys.stderr)
+    return [weight if one else 1.0 for one in fooled]
+
+
+class _Nobody:
+    """Stands for the policy of a run that only scores."""
+
+    info = PolicyInfo("nobody", "nobody", frozenset({"continue", "logprobs"}))
+
+    async def sample(self, *_: object, **__: object) -> list[list[Chain]]:
+        """Refused."""
+        raise UsageError("this verifier samples from the run's own policy, and there is none here; name the policy in its spec")

@@ -1,0 +1,102 @@
+"""`ponder loop LOOP.toml`: the whole circle. Search, bank, train verifier and policy, search with the better pair.
+
+    name = "lab"
+    model = "lab:small"
+    tasks = ["countdown(n=500, split='train')"]
+    dev = "countdown(n=100, split='train', seed=7)"    # other problems of the train split; what is claimed needs the test split
+    method = "vstar"                                   # of `ponder train em`; [em] changes its fields
+    search = ["best_of_n(n=16, verifier={verifier})", "self_consistency(n=16)"]
+    slice = 32
+    seed = 0
+    [em]
+    rounds = 3
+    beside = "process"                                 # the verifier: preference, outcome or process
+    [recipe]                                           # of the policy's training, fields of `ponder.learners.training.Recipe`
+    epochs = 2.0
+    [verifier_recipe]
+    epochs = 4.0
+
+Each round samples the training problems with the policy of the round before, trains the verifier on the samples of all rounds and the
+policy on what the method keeps, and runs the strategies of `search` on the held-out problems with the new pair. Train and test tokens are
+both on the books. Started again with the same file it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ponder.cli.bases import locate
+from ponder.cli.em import Loop
+from ponder.errors import StudyError
+from ponder.learners.em import METHODS
+from ponder.learners.models import is_lab
+from ponder.learners.training import Recipe
+
+
+class Plan(BaseModel):
+    """What the TOML file says, checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="loop", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    model: str = "lab"
+    tasks: tuple[str, ...] = Field(min_length=1)
+    dev: str
+    method: str = "vstar"
+    search: tuple[str, ...] = ()
+    slice: int = Field(default=32, ge=1)
+    seed: int = 0
+    hint: str = ""
+    max_tokens: int | None = Field(default=None, ge=1)
+    em: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    verifier_recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+def read(path: Path) -> Plan:
+    """The plan in a TOML file. Raises `StudyError` with the file and the key."""
+    try:
+        return Plan.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); name a loop file") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise StudyError(f"{path}: {key}: {first['msg']}; there are {', '.join(Plan.model_fields)}") from None
+    except ValueError as error:
+        raise StudyError(f"{path}: is not TOML: {error}") from None
+
+
+def loop_of(plan: Plan, out: Path, resume: str) -> Loop:
+    """The loop that a plan describes. Raises `StudyError` for a method or a field that does not exist."""
+    if plan.method not in METHODS:
+        raise StudyError(f"loop: there is no method {plan.method!r}; there are {', '.join(METHODS)}")
+    base = locate(plan.model)
+    usual = Recipe(epochs=2.0, batch=64, rate=1e-3 if is_lab(base) else 1e-5)
+    try:
+        em = replace(METHODS[plan.method], **plan.em)
+        recipe, verifier = replace(usual, **plan.recipe), replace(usual, **plan.verifier_recipe)
+    except TypeError as error:
+        raise StudyError(
+            f"loop: {str(error).rpartition('.')[2]}; the fields of [em] and [recipe] stand in their docstrings"
+        ) from None
+    return Loop(
+        base,
+        plan.tasks,
+        plan.dev,
+        em,
+        recipe,
+        verifier,
+        out,
+        plan.seed,
+        plan.slice,
+        plan.hint,
+        plan.search,
+        plan.max_tokens,
+        resume,
+    )
