@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ponder.bank import Row
 from ponder.cli.provenance import write_provenance
-from ponder.cli.runner import Cell, Draw, record, run_id
+from ponder.cli.runner import Cell, Draw, record, run_id, verdict_key
 from ponder.cli.study import check, write
 from ponder.core import END, Ask, Budget, Outcome, PolicyInfo, Sampling, Spent, Task, Until
 from ponder.errors import DataError, StudyError
@@ -103,7 +103,10 @@ async def _keep(journal: Journal, name: str, fingerprint: str, read: Sequence[tu
         chains = [root.then(step, one.finish) for step, one in zip(steps, samples, strict=True)]
         rows = [Row(pool, i, MAX_TOKENS, chain.finish, chain.steps[-1]) for i, chain in enumerate(chains)]
         await table.keep(rows, [root])
-        verdicts = {chain.digest: Verdict(one.correct, one.answer) for chain, one in zip(chains, samples, strict=True)}
+        verdicts = {
+            verdict_key(chain): Verdict(one.correct and chain.finish == "stop", one.answer)
+            for chain, one in zip(chains, samples, strict=True)
+        }
         await store.keep_verdicts(task.fingerprint, problem.question.id, task.grader.version, verdicts)
         scores = {
             chain.digest: Score(1 / (1 + math.exp(-max(-700.0, min(700.0, one.score)))), one.score)

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -223,11 +223,51 @@ def import_(file: Path, /, *, out: OutOption = None, name: str | None = None) ->
 
 
 @app.command
-def export(study: Path, file: Path, /) -> None:
-    """Write the canonical export of a study: sorted JSONL, equal byte for byte for equal studies."""
+def export(
+    paths: Annotated[list[Path], Parameter(negative="", name="STUDY... FILE")],
+    /,
+    *,
+    as_: Annotated[
+        Literal["samples", "prompt_completion", "unpaired", "preference", "stepwise"] | None, Parameter(name="--as")
+    ] = None,
+    distinct: Literal["no", "text", "derivation"] = "text",
+    most: int | None = None,
+    balanced: Annotated[bool, Parameter(negative="")] = False,
+    truncated: Annotated[bool, Parameter(negative="")] = False,
+    side: Literal["train", "evaluation"] | None = None,
+    share: float = 0.1,
+    seed: int = 0,
+    separator: str = r"\n",
+    json: JSONFlag = False,
+) -> None:
+    """Write a study as sorted JSONL, equal byte for byte for equal studies, or studies as examples to train on.
+
+    Args:
+        paths: Studies (one, unless --as is given), then the file; examples end in .jsonl or .parquet and get a card beside them.
+        as_: Write the judged samples of all studies in the columns of TRL's trainers; the options below choose among them.
+        distinct: Leave out what says the same, by text or by its list of equations.
+        most: Examples of a problem.
+        balanced: As many examples of each difficulty as of the rarest.
+        truncated: Take samples that were cut for wrong ones.
+        side: Problems of one side of the split only.
+        share: Of the problems, held out for evaluation.
+        seed: Of the split and of what is drawn.
+        separator: What ends a step.
+    """
     from ponder.cli import verbs
 
-    verbs.export(study, file)
+    *studies, file = paths
+    if not studies:
+        raise UsageError(f"export: {file} is one path; give the studies, then the file to write")
+    if as_ is not None:
+        from ponder.learners.exports import Choice
+
+        choice = Choice(distinct, most, balanced, truncated, side, share, seed)
+        verbs.examples(studies, file, as_, choice, separator.replace(r"\n", "\n"), as_json=json)
+    elif len(studies) > 1:
+        raise UsageError(f"export: {len(studies)} studies make no canonical export; export each alone, or give --as for examples")
+    else:
+        verbs.export(studies[0], file)
 
 
 @app.command
@@ -248,7 +288,9 @@ def doctor(
 
 # Loaded with their first use; with the help here, `ponder --help` loads none of them.
 app.command("ponder.cli.circle:label", name="label", help="Label the steps of sampled chains by roll-outs, for `train process`.")
-app.command("ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again.")
+app.command(
+    "ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again."
+)
 app.command("ponder.cli.train:app", name="train", help="Train a policy or a verifier from verified samples (extra `train`).")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ponder import spec
 from ponder.cli import output
@@ -23,6 +25,9 @@ from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
 from ponder.store.export import write as write_lines
 from ponder.types import Question, user
+
+if TYPE_CHECKING:
+    from ponder.learners.exports import Choice, Kind
 
 STUDY_FILE = "study.db"
 
@@ -195,8 +200,7 @@ def pull_model(name: str) -> None:
 
 def export(where: Path, file: Path) -> None:
     """Write the canonical export."""
-    if file.exists() and file.resolve().parent == where.resolve():
-        raise UsageError(f"export: {file} stands in the study's own folder and would be overwritten; name another file")
+    _check_outside([where], file)
     with ExitStack() as stack:
         study, journal, table = open_study(where, stack)
         try:
@@ -206,6 +210,28 @@ def export(where: Path, file: Path) -> None:
     if study.bank:
         print(f"ponder: with all samples and scores of the shared bank {study.bank}", file=sys.stderr)
     print(f"ponder: {count} lines in {file}", file=sys.stderr)
+
+
+def examples(folders: list[Path], file: Path, kind: Kind, choice: Choice, separator: str, *, as_json: bool) -> None:
+    """Write the judged samples of studies as examples, and say what was left out."""
+    from ponder.cli.harvest import harvest
+    from ponder.learners import exports
+
+    _check_outside(folders, file)
+    skipped: Counter[str] = Counter()
+    samples = list(harvest(folders, separator=separator, skipped=skipped))
+    for reason, count in skipped.items():
+        print(f"ponder: {count} samples left out, {reason}", file=sys.stderr)
+    card = exports.export(samples, file, kind, choice, left_out=skipped)
+    if as_json:
+        print(json.dumps(card))
+    beside = exports.card_path(file)
+    print(f"ponder: {card['rows']} examples of {card['problems']} problems in {file}, described in {beside}", file=sys.stderr)
+
+
+def _check_outside(folders: list[Path], file: Path) -> None:
+    if file.exists() and file.resolve().parent in [where.resolve() for where in folders]:
+        raise UsageError(f"export: {file} stands in the study's own folder and would be overwritten; name another file")
 
 
 def open_study(where: Path, stack: ExitStack) -> tuple[Study, Journal, SqliteTable]:
