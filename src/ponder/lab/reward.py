@@ -1,0 +1,374 @@
+"""Reward models of the lab's shape: the transformer of `ponder.lab.model` with a value head, scored in NumPy, incrementally.
+
+Every token that was ever read is a node of one tree: its parent is the token before it. A node keeps its keys and values, and the
+logit that the head gives there, so a chain whose beginning is known costs its new tokens only, equal beginnings are computed once, and
+a chain that is known costs nothing. Nodes that were not used for longest make room for new ones.
+
+A value is a bit-for-bit function of the weights and the tokens up to it: the kernel is that of `ponder.lab.model.forward`, row by row
+with fixed shapes; only where a row finds the keys of those before it differs. What is cached, and what else is scored, changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ponder.errors import DataError, UsageError
+from ponder.lab.model import (
+    BLOCK,
+    Ints,
+    Weights,
+    _attend,
+    _group_by_span,
+    _multiply,
+    _names,
+    _normalize,
+    _rotate,
+    _swish,
+    prepare,
+    read_shape,
+)
+from ponder.lab.tokenizer import EOS, PAD, VOCABULARY, encode_prompt, pieces
+
+Doubles: TypeAlias = NDArray[np.float64]
+Aggregate: TypeAlias = Literal["last", "min", "prod", "mean"]
+
+NODES = 65_536  # tokens kept: 64 MB for a model of size `base`
+ROWS = 128  # of one forward pass: the keys that so many rows read fit into a processor's cache
+TOGETHER = 16_384  # tokens of sequences that are looked up together; fewer than NODES
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a `reward.json` says of a model.
+
+    Attributes:
+        kind: `outcome` has one value for an answer, `process` one after each step.
+        step: the text that ends a step.
+        aggregate: how the values of a process model become the chain's.
+        read: where the value of an outcome stands: at the end token of a finished answer (`eos`), or at the last token before it (`last`).
+    """
+
+    kind: Literal["outcome", "process"] = "outcome"
+    step: str = "\n"
+    aggregate: Aggregate = "last"
+    read: Literal["eos", "last"] = "eos"
+
+
+def read_facts(file: Path) -> Facts:
+    """Read a `reward.json`; what it leaves out is at its default, what else it holds is for others.
+
+    Raises:
+        DataError: when it is no JSON object, or a value is none of those in `Facts`.
+    """
+    try:
+        given = dict(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file}: cannot be read as the facts of a reward model ({error})") from None
+    facts = Facts(**{field.name: given[field.name] for field in fields(Facts) if field.name in given})
+    for name, value, allowed in (
+        ("kind", facts.kind, ("outcome", "process")),
+        ("aggregate", facts.aggregate, ("last", "min", "prod", "mean")),
+        ("read", facts.read, ("eos", "last")),
+    ):
+        if value not in allowed:
+            raise DataError(f"{file}: {name} = {value!r} must be one of {', '.join(allowed)}")
+    if not isinstance(facts.step, str) or not facts.step:
+        raise DataError(f"{file}: step = {facts.step!r} must be the text that ends a step")
+    return facts
+
+
+def step_ends(text: str, step: str, starts: Sequence[int]) -> list[int]:
+    """Give for each step of a text the index of its last token, from the characters at which the tokens start.
+
+    A step ends with the separator, blank ones go with their neighbour, as `ponder.learners.datasets.steps_of` has it; a token that
+    reaches over the end of a step counts for the step it starts in.
+    """
+    ends, past, blank = list[int](), 0, True
+    *ended, rest = text.split(step)
+    for piece in [*(part + step for part in ended), rest]:
+        past, empty = past + len(piece), not piece.strip()
+        if ends and (blank or empty):
+            ends[-1], blank = past, blank and empty
+        elif piece:
+            ends.append(past)
+            blank = empty
+    return [max(bisect_left(starts, end), 1) - 1 for end in ends]
+
+
+def logistic(logits: Doubles) -> Doubles:
+    """1 / (1 + exp(-x)), without overflow."""
+    values: Doubles = np.exp(-np.logaddexp(0.0, -logits))
+    return values
+
+
+def shipped() -> list[str]:
+    """The names of the reward models that come with the lab."""
+    return sorted(path.name.removesuffix(".reward.json") for path in _SHIPPED.glob("*.reward.json"))
+
+
+_SHIPPED = Path(__file__).parent / "weights"
+
+
+def lab_shaped(folder: Path) -> bool:
+    """Whether a folder holds a model of the lab's shape and vocabulary. False where it holds none that can be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return (config["model_type"], config["vocab_size"], config["num_key_value_heads"]) == ("llama", len(VOCABULARY), 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the parts of a reward model lie."""
+
+    weights: Path
+    config: Path
+    facts: Path
+
+    @staticmethod
+    def of(path: Path) -> Files:
+        """Of a folder, or of a file `NAME.safetensors` with `NAME.json` and `NAME.reward.json` beside it."""
+        if path.is_dir():
+            return Files(path / "model.safetensors", path / "config.json", path / "reward.json")
+        return Files(path, path.with_suffix(".json"), path.with_suffix(".reward.json"))
+
+    @staticmethod
+    def named(name: str) -> Files:
+        """Of a shipped model. Raises `UsageError` for a name that is not one."""
+        if name not in shipped():
+            raise UsageError(f"lab/{name}: no such reward model comes with the lab; there are {', '.join(shipped()) or 'none'}")
+        return Files.of(_SHIPPED / f"{name}.safetensors")
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of weights, shape and facts."""
+        digest = hashlib.sha256()
+        for file in (self.weights, self.config, self.facts):
+            digest.update(hashlib.sha256(file.read_bytes()).digest() if file.is_file() else b"none")
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A chain as a reward model reads it: ids, how many of them are the prompt's, and the positions whose values are wanted."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    positions: tuple[int, ...]
+
+
+class RewardEngine:
+    """Scores token sequences with one model. All methods may be called from any thread; the work is done one call at a time."""
+
+    def __init__(self, files: Files | Path, *, nodes: int = NODES) -> None:
+        """Load a model.
+
+        Args:
+            files: its files, or the folder or file that `Files.of` takes.
+            nodes: tokens that are kept, at least TOGETHER.
+
+        Raises:
+            UsageError: for fewer nodes.
+            DataError: when the files are not those of a lab reward model.
+        """
+        if nodes < TOGETHER:
+            raise UsageError(f"nodes is {nodes}; it must be at least {TOGETHER}")
+        self.files = files if isinstance(files, Files) else Files.of(files)
+        self.facts = read_facts(self.files.facts)
+        self.weights, self._head, self._bias = _load(self.files)
+        self._nodes = nodes
+        self._lock = threading.Lock()
+        self._reset()
+
+    def ask(self, question: str, text: str, *, finished: bool) -> Asked:
+        """Encode a chain: the problem, the answer as far as it goes, and the end token where an outcome is read at it.
+
+        Raises:
+            ValueError: for text outside the vocabulary, an empty answer, or more tokens than the model has positions.
+        """
+        prompt = len(encode_prompt(question))
+        ids = encode_prompt(question, text)
+        if len(ids) == prompt:
+            raise ValueError("the chain is empty: there is no answer to score")
+        if self.facts.kind == "process":
+            texts = pieces(ids[prompt:], after=ids[prompt - 1])
+            starts = accumulate(map(len, texts[:-1]), initial=0)
+            positions = [prompt + end for end in step_ends(text, self.facts.step, list(starts))]
+        else:
+            if finished and self.facts.read == "eos":
+                ids.append(EOS)
+            positions = [len(ids) - 1]
+        most = self.weights.shape.positions
+        if len(ids) > most:
+            raise ValueError(f"the chain has {len(ids)} tokens, and the model has {most} positions")
+        return Asked(tuple(ids), prompt, tuple(positions))
+
+    def values(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> list[Doubles]:
+        """Give the model's belief after the tokens at these positions, in [0, 1]: the logistic function of `logits`."""
+        return [logistic(logits) for logits in self.logits(sequences, positions)]
+
+    def logits(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> list[Doubles]:
+        """Give the head's numbers after the tokens at these positions.
+
+        Args:
+            sequences: token ids, from the first.
+            positions: for each sequence the wanted ones, 0 <= position < its length, in any order.
+
+        Returns:
+            One array for each sequence, in the order of its positions.
+
+        Raises:
+            ValueError: for a sequence that is empty, too long, or holds an id outside the vocabulary; nothing is computed then.
+        """
+        for ids in sequences:
+            self._check(ids)
+        found: list[Doubles] = []
+        with self._lock:
+            for part in _parts(sequences):
+                paths = self._read(sequences[part])
+                found += [self._logits[path[np.asarray(at, np.int64)]] for path, at in zip(paths, positions[part], strict=True)]
+        return found
+
+    def _check(self, ids: Sequence[int]) -> None:
+        shape = self.weights.shape
+        if not 1 <= len(ids) <= shape.positions:
+            raise ValueError(f"a sequence has {len(ids)} tokens; the model takes 1 to {shape.positions}")
+        if not 0 <= min(ids) <= max(ids) < shape.vocabulary:
+            raise ValueError(f"token ids {min(ids)} to {max(ids)} are not inside 0..{shape.vocabulary - 1}")
+
+    # The tree. Node 0 is the root; as a key it is nobody's, so that rows which only fill a block may write there.
+
+    def _reset(self) -> None:
+        shape, nodes = self.weights.shape, self._nodes + 1
+        self._keys = np.zeros((shape.layers, nodes, shape.head), np.float32)  # memory is taken up only as nodes are
+        self._values = np.zeros_like(self._keys)
+        self._logits = np.zeros(nodes)
+        self._edge = np.zeros(nodes, np.int64)  # parent * vocabulary + token
+        self._used = np.zeros(nodes, np.int64)  # when last
+        self._depth = np.zeros(nodes, np.int64)
+        self._children: dict[int, int] = {}  # edge -> node
+        self._free = list(range(nodes - 1, 0, -1))
+        self._clock = 0
+
+    def _read(self, sequences: Sequence[Sequence[int]]) -> list[Ints]:
+        """The nodes of these sequences, new ones computed."""
+        self._clock += 1
+        known = [self._known(ids) for ids in sequences]  # marks what must stay
+        self._make_room(sum(len(ids) - len(path) for ids, path in zip(sequences, known, strict=True)))
+        try:
+            return self._grow(sequences)
+        except BaseException:  # nodes without a value must not be found again
+            self._reset()
+            raise
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        path, node, children, vocabulary = list[int](), 0, self._children, self.weights.shape.vocabulary
+        for token in ids:
+            child = children.get(node * vocabulary + token)
+            if child is None:
+                break
+            path.append(child)
+            node = child
+        self._used[path] = self._clock
+        return path
+
+    def _make_room(self, wanted: int) -> None:
+        """Give up the nodes unused for longest, half of all, if there are too few; a node is used whenever one below it is."""
+        if wanted <= len(self._free):
+            return
+        taken = np.fromiter(self._children.values(), np.int64, len(self._children))
+        taken = taken[self._used[taken] < self._clock]
+        oldest = taken[np.lexsort((-self._depth[taken], self._used[taken]))]
+        for node in oldest[: max(wanted - len(self._free), self._nodes // 2)].tolist():
+            del self._children[int(self._edge[node])]
+            self._free.append(node)
+
+    def _grow(self, sequences: Sequence[Sequence[int]]) -> list[Ints]:
+        vocabulary = self.weights.shape.vocabulary
+        paths = np.zeros((len(sequences), self.weights.shape.positions), np.int64)
+        tokens, positions, nodes, owners = list[int](), list[int](), list[int](), list[int]()
+        for row, ids in enumerate(sequences):
+            path = self._known(ids)
+            for at in range(len(path), len(ids)):
+                edge, node = (path[-1] if path else 0) * vocabulary + ids[at], self._free.pop()
+                self._children[edge] = node
+                self._edge[node], self._depth[node], self._used[node] = edge, at, self._clock
+                path.append(node)
+                tokens.append(ids[at])
+                positions.append(at)
+                nodes.append(node)
+                owners.append(row)
+            paths[row, : len(path)] = path
+        new = np.array([tokens, positions, nodes, owners], np.int64)
+        for first in range(0, len(tokens), ROWS):
+            self._compute(new[:, first : first + ROWS], paths)
+        return [path[: len(ids)] for path, ids in zip(paths, sequences, strict=True)]
+
+    def _compute(self, new: Ints, paths: Ints) -> None:
+        """As `ponder.lab.model.forward`, with nodes for slots. New rows are tokens, positions, nodes, and the paths that lead to them."""
+        rows = new.shape[1]
+        tokens, positions, nodes, owners = np.pad(new, ((0, 0), (0, -rows % BLOCK)), constant_values=PAD)
+        shape, padded = self.weights.shape, len(tokens)
+        x = self.weights.embedding[tokens]
+        cos, sin = self.weights.cos[positions][:, None, :], self.weights.sin[positions][:, None, :]
+        groups = [(chosen, paths[owners[chosen], :length], hidden) for chosen, length, hidden in _group_by_span(positions)]
+        for index, layer in enumerate(self.weights.layers):
+            qkv = _multiply(_normalize(x, shape.epsilon), layer.qkv).reshape(padded, shape.heads + 2, shape.head)
+            qk = _rotate(qkv[:, :-1], cos, sin)
+            self._keys[index, nodes] = qk[:, -1]
+            self._values[index, nodes] = qkv[:, -1]
+            mixed = np.empty((padded, shape.heads, shape.head), np.float32)
+            for chosen, before, hidden in groups:
+                keys, values = self._keys[index].take(before, 0), self._values[index].take(before, 0)
+                mixed[chosen] = _attend(qk[chosen, :-1], keys, values, hidden)
+            x = x + _multiply(mixed.reshape(padded, -1), layer.out)
+            gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
+            x = x + _multiply(_swish(gate_up, shape.inner), layer.down)
+        states = _normalize(x, shape.epsilon)[:rows].astype(np.float64)
+        self._logits[nodes[:rows]] = (states * self._head).sum(-1) + self._bias
+
+
+def _parts(sequences: Sequence[Sequence[int]]) -> list[slice]:
+    """Cut into runs of sequences of at most TOGETHER tokens in all."""
+    cuts, total = [0], 0
+    for at, ids in enumerate(sequences):
+        total += len(ids)
+        if total > TOGETHER and at > cuts[-1]:
+            cuts.append(at)
+            total = len(ids)
+    return [slice(first, last) for first, last in zip(cuts, [*cuts[1:], len(sequences)], strict=True)]
+
+
+def _load(files: Files) -> tuple[Weights, Doubles, float]:
+    """The transformer, the head with the scale of the last norm multiplied in, and its bias."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        shape = read_shape(files.config)
+        tensors = {name: tensor.astype(np.float32) for name, tensor in load(files.weights.read_bytes()).items()}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(f"{files.weights}: no lab reward model ({error})") from None
+    bias = tensors.pop("score.bias", np.zeros(1, np.float32))
+    head = tensors.pop("score.weight", np.zeros((0, 0), np.float32))
+    if set(tensors) != _names(shape) or head.shape != (1, shape.width) or bias.shape != (1,):
+        raise DataError(
+            f"{files.weights}: must hold the tensors of its config and score.weight [1, {shape.width}]; it differs in "
+            f"{sorted(set(tensors) ^ _names(shape))[:3]} and has score.weight {list(head.shape)}"
+        )
+    if shape.vocabulary != len(VOCABULARY):
+        raise DataError(f"{files.config}: vocab_size is {shape.vocabulary}; the lab's is {len(VOCABULARY)}")
+    scale = tensors["model.norm.weight"].astype(np.float64)
+    return prepare(shape, tensors, fingerprint=files.fingerprint), head[0].astype(np.float64) * scale, float(bias[0])

@@ -1,0 +1,171 @@
+"""Reward models with a head on tokens: the process reward model, and the labels and loss that the outcome model shares with it.
+
+    L = -(1 / M) sum_m w_m [c_m log r_m + (1 - c_m) log(1 - r_m)],    r = sigmoid(logit)
+
+over the M labelled positions of a batch. A label c lies in [0, 1]: a share of roll-outs that end right (soft), or 0 and 1 (hard), of which the same
+formula is the ordinary log-loss (Wang et al. 2023, arXiv:2312.08935, equations 2 to 4). The process model's positions are the last tokens of the steps; a
+step without a label takes no part. The weights w have mean one over all positions of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from ponder.errors import DataError
+from ponder.learners import models
+from ponder.learners.labels import Stepwise
+from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_some, grouped, lora, require, run
+from ponder.types import JSON
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Aggregate: TypeAlias = Literal["last", "min", "prod", "mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Token ids, and labels in [0, 1] or UNKNOWN: one for each id, or a single one for the whole. weight: of each of its labels."""
+
+    ids: Sequence[int]
+    labels: Sequence[float]
+    weight: float = 1.0
+
+    @property
+    def known(self) -> int:
+        """How many labels take part."""
+        return sum(label != UNKNOWN for label in self.labels)
+
+
+def train_process(
+    base: Path,
+    chains: Sequence[Stepwise],
+    out: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    step: str = "\n",
+    aggregate: Aggregate = "min",
+    recipe: Recipe,
+    seed: int = 0,
+) -> Trained:
+    """Train a process reward model from the policy (or reward model) in `base`, and write it into `out` when all is done.
+
+    Args:
+        base: a model folder.
+        chains: with a label, or None, for each step. A chain without any label is left out.
+        out: a folder; what an earlier training left there is replaced.
+        weights: of the chains, above 0, such as 4 for a hard negative; all 1 when None.
+        step: the separator at which its user is to cut answers into steps.
+        aggregate: how its user is to make one number of the steps' values; Math-Shepherd takes the minimum (section 3.4).
+        recipe: how long and how hard.
+        seed: of order and adapters. One seed gives one file on one machine with as many threads.
+
+    Raises:
+        DataError: when there is nothing to train on, or not one weight for each chain, or one is not above 0.
+        UsageError: when training diverges.
+        MissingExtraError: without transformers, or without peft where the recipe asks for adapters.
+    """
+    require("transformers")
+    tokenizer = models.open_tokenizer(base)
+    rows = [stepwise(tokenizer, chain, weight) for chain, weight in zip(chains, checked(weights, len(chains)), strict=True)]
+    reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": aggregate}
+    return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed)
+
+
+def stepwise(tokenizer: PreTrainedTokenizerBase, chain: Stepwise, weight: float = 1.0) -> Labelled:
+    """A chain as ids up to the last labelled step, the label of each step at its last token."""
+    encoded = models.encode(tokenizer, chain.prompt, chain.steps, finished=False)
+    labels = [UNKNOWN] * len(encoded.ids)
+    for end, label in zip(encoded.ends, chain.labels, strict=True):
+        if label is not None:
+            labels[end] = label
+    read = 1 + max((at for at, label in enumerate(labels) if label != UNKNOWN), default=-1)
+    return Labelled(encoded.ids[:read], labels[:read], weight)
+
+
+def checked(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    """The weights, or as many ones; raises `DataError` unless there is one above 0 for each of `count` examples."""
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count or not all(weight > 0 for weight in weights):
+        least = min(weights, default=None)
+        raise DataError(f"{len(weights)} weights for {count} examples, the least {least}: give one above 0 for each")
+    return weights
+
+
+# What every model learns from labels by.
+
+
+def log_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The loss above, of logits and labels of one shape [rows, positions] and weights [rows, 1]."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    each = binary_cross_entropy_with_logits(logits.float(), labels.clamp(min=0), reduction="none")
+    known = labels != UNKNOWN
+    return (each * weights)[known].mean()
+
+
+def collate(rows: Sequence[Labelled], pad: int) -> dict[str, torch.Tensor]:
+    """Rows as tensors [rows, longest] of ids, mask and labels (or labels [rows, 1]), padded on the right, and weights [rows, 1]."""
+    import torch
+
+    ids = np.full((len(rows), max(len(row.ids) for row in rows)), pad)
+    mask = np.zeros_like(ids)
+    labels = np.full((len(rows), max(len(row.labels) for row in rows)), UNKNOWN, np.float32)
+    for at, row in enumerate(rows):
+        ids[at, : len(row.ids)] = row.ids
+        mask[at, : len(row.ids)] = 1
+        labels[at, : len(row.labels)] = row.labels
+    arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    weights = torch.tensor([[row.weight] for row in rows])
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"weights": weights}
+
+
+def fit(
+    model: PreTrainedModel,
+    kind: str,
+    rows: Sequence[Labelled],
+    base: Path,
+    out: Path,
+    reward: dict[str, JSON],
+    recipe: Recipe,
+    seed: int,
+) -> Trained:
+    """Train a model with one logit for each label, and write it into `out`. kind: TOKEN_CLS or SEQ_CLS."""
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    kept = [row for row in rows if row.known and len(row.ids) <= recipe.max_length]
+    dropped = sum(len(row.ids) > recipe.max_length for row in rows)
+    check_some(kept, dropped, recipe, "labelled examples")
+    mean = sum(row.weight * row.known for row in kept) / sum(row.known for row in kept)
+    kept = [Labelled(row.ids, row.labels, row.weight / mean) for row in kept]
+    tokenizer = models.open_tokenizer(base)
+
+    class Head(grouped(Trainer, [len(row.ids) for row in kept])):  # type: ignore[misc]  # transformers is untyped here
+        loss_is_scaled_for_ga = False  # it is the mean over one batch
+
+        def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *_: object, **__: object) -> torch.Tensor:
+            labels = inputs["labels"]
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
+            return log_loss(logits.reshape(labels.shape), labels, inputs["weights"])
+
+    adapters = lora(model, recipe, kind)
+    if adapters is not None:
+        set_seed(seed)
+        model = require("peft").get_peft_model(model, adapters)
+    with models.fresh(out) as new:
+        trainer = Head(
+            model=model,
+            args=TrainingArguments(**arguments(new, recipe, seed)),
+            train_dataset=kept,
+            data_collator=partial(collate, pad=tokenizer.pad_token_id),
+        )
+        return run(trainer, recipe, base, new, out, dropped=dropped, reward=reward)

@@ -1,0 +1,130 @@
+"""The loops that join search and learning, end to end on the smallest lab model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl")
+
+from ponder.cli.bases import locate  # noqa: E402  after the skip
+from ponder.cli.circle import label  # noqa: E402
+from ponder.cli.em import Loop  # noqa: E402
+from ponder.cli.hints import answer_of, hinted  # noqa: E402
+from ponder.cli.loop import loop_of, read  # noqa: E402
+from ponder.errors import DataError, StudyError, UsageError  # noqa: E402
+from ponder.graders.countdown import check  # noqa: E402
+from ponder.learners.em import METHODS  # noqa: E402
+from ponder.learners.exports import read_stepwise  # noqa: E402
+from ponder.learners.training import Recipe  # noqa: E402
+from ponder.tasks.lab import chain, countdown  # noqa: E402
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+TRAIN, DEV = "countdown(numbers=3, n=12, split='train')", "countdown(numbers=3, n=6, split='train', seed=7)"
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch):
+    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
+    em = replace(METHODS["rest_em"], rounds=1, samples=4)
+    return Loop(locate("lab:small"), (TRAIN,), DEV, em, Recipe(batch=8), Recipe(batch=8), tmp_path / "out", slice=4)
+
+
+def test_a_loop_reports_each_round_and_goes_on_without_training_again(loop):
+    first = list(loop.run())
+    assert [one.round for one in first] == [0, 1]
+    assert first[0].sampled_tokens == first[0].kept == 0
+    assert first[1].sampled_tokens > 0
+    assert first[1].kept > 0
+    assert sorted(first[1].pass_at) == [1, 2, 4]
+    assert first[1].train_flops > 2 * 213_568 * first[1].sampled_tokens
+    weights = loop.policy(1) / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert list(loop.run()) == first
+    assert weights.stat().st_mtime_ns == before
+    body = json.loads((loop.out / "em.json").read_text())
+    assert len(body["rounds"]) == 2
+    assert set(body["best"]) == {"round", "policy"}
+
+
+def test_a_lost_policy_is_trained_again_from_the_banked_samples_to_the_same_bytes(loop):
+    list(loop.run())
+    weights = loop.policy(1) / "model.safetensors"
+    before = weights.read_bytes()
+    for path in sorted(loop.policy(1).rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    loop.policy(1).rmdir()
+    list(loop.run())
+    assert weights.read_bytes() == before
+
+
+def test_a_folder_with_other_settings_is_refused(loop):
+    loop._keep_settings()
+    with pytest.raises(UsageError, match=r"holds a loop with another seed \(0, not 1\); give another --out"):
+        list(replace(loop, seed=1).run())
+
+
+def test_a_held_out_problem_among_the_training_problems_is_an_error(loop):
+    with pytest.raises(DataError, match=r"is both to be trained and to be evaluated on"):
+        list(replace(loop, dev="countdown(numbers=3, n=3, split='train')").run())
+
+
+def test_hinted_samples_train_under_the_question_without_the_hint(loop):
+    em = replace(loop.em, rationalise=True, samples=1)
+    hinting = replace(loop, em=em, tasks=("countdown(numbers=4, n=12, split='train')",))
+    list(hinting.run())
+    with_hint = [one for one in hinting.samples(1) if one.stream.endswith("/hint")]
+    assert with_hint
+    assert all("<hint>" not in message.text for one in with_hint for message in one.prompt)
+
+
+def test_a_verifier_beside_the_policy_searches_with_it(loop):
+    em = replace(METHODS["vstar"], rounds=1, samples=8, beside="process")
+    searching = replace(loop, em=em, search=("best_of_n(n=4, verifier={verifier})", "self_consistency(n=4)"))
+    first, last = searching.run()
+    assert list(first.search) == ["self_consistency"]
+    assert len(last.search) == 2
+    assert all(found.tokens > 0 for found in last.search.values())
+
+
+def test_a_hint_is_a_right_answer():
+    for problem in countdown(n=20, split="train").problems:
+        body = dict(part.split("=") for part in str(problem.reference).split(";"))
+        assert check(answer_of(problem), [int(one) for one in body["numbers"].split(",")], int(body["target"])).ok
+    task = chain(n=3, split="train")
+    [first] = hinted(task, {task.problems[0].question.id}, "").problems
+    assert first.question.messages[-1].text == f"{task.problems[0].question.messages[-1].text}<hint>{task.problems[0].reference}</hint>"
+
+
+def test_labelling_again_costs_nothing_and_gives_the_same_labels(tmp_path):
+    file = tmp_path / "labels.jsonl"
+    task = "chain(least=4, most=6, n=4, split='train')"
+    label(task=task, policy="lab:small", out=file, chains=2, rollouts=4)
+    before, card = file.read_bytes(), json.loads(Path(f"{file}.card.json").read_text())
+    assert card["rollouts"] > 0
+    chains = read_stepwise(file)
+    assert all(len(one.labels) == len(one.steps) for one in chains)
+    assert all(value in (0.0, 0.25, 0.5, 0.75, 1.0) for one in chains for value in one.labels)
+    bank = tmp_path / "labels.jsonl.bank.db"
+    size = bank.stat().st_size
+    label(task=task, policy="lab:small", out=file, chains=2, rollouts=4)
+    assert file.read_bytes() == before
+    assert bank.stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks = [", r"is not TOML"),
+        ("dev = 'countdown'", r"tasks: Field required"),
+        ("tasks = ['countdown']\ndev = 'chain'\nmethod = 'magic'", r"there is no method 'magic'; there are star, rest"),
+        ("tasks = ['countdown']\ndev = 'chain'\n[em]\nround = 2", r"unexpected keyword argument 'round'"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_with_the_place(tmp_path, text, message):
+    (tmp_path / "loop.toml").write_text(text)
+    with pytest.raises(StudyError, match=message):
+        loop_of(read(tmp_path / "loop.toml"), tmp_path, "")
