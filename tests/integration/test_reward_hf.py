@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the extra hf: torch")
 transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402  # after the skip
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
 
 from ponder.errors import DataError, SetupError, UsageError  # noqa: E402
 from ponder.learners import models as folders  # noqa: E402
@@ -177,21 +177,35 @@ def test_a_lab_model_has_the_same_values_in_numpy_as_in_transformers(tmp_path, k
         assert len({one.value for one in ours}) == len(lines)
 
 
+def test_a_prompt_is_not_ended_where_a_tokenizer_without_template_ends_all_it_reads(tmp_path):
+    tokenizer, model = own(tmp_path, transformers.LlamaForTokenClassification, {"kind": "process"})
+    tokenizer.chat_template = None
+    end = ("<|end|>", tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A <|end|>", special_tokens=[end])
+    (tmp_path / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(tmp_path)
+    [one] = score(tmp_path, chains(("a\nb",)))
+    encoded = folders.encode(folders.open_tokenizer(tmp_path), ASKED, ["a\n", "b"], finished=False)
+    assert tokenizer.eos_token_id not in encoded.ids
+    assert (one.usage.prompt, one.usage.scored) == (encoded.prompt, 3)
+    with torch.no_grad():
+        expected = torch.sigmoid(model(torch.tensor([encoded.ids])).logits[0, list(encoded.ends), 0])
+    assert list(one.steps) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 # The public shapes.
 
 
-def test_a_public_outcome_model_reads_the_conversation_with_the_answer_as_its_last_message(tmp_path):
+@pytest.mark.parametrize("kind", ["Qwen2", "Bert"])
+def test_a_public_outcome_model_reads_the_conversation_with_the_answer_as_its_last_message(tmp_path, kind):
     tokenizer = byte_tokenizer(tmp_path)
-    config = tiny(transformers.Qwen2Config, len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=1)
-    model = transformers.Qwen2ForSequenceClassification(config).eval()
+    config = tiny(getattr(transformers, f"{kind}Config"), len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=1)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
     model.save_pretrained(tmp_path)
     prompt = (Message("system", ("Be brief.",)), user(QUESTION))
     for one, text in zip(score(tmp_path, chains(prompt=prompt)), TEXTS, strict=True):
-        messages = [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": QUESTION},
-            {"role": "assistant", "content": text},
-        ]
+        asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+        messages = [*asked, {"role": "assistant", "content": text}]
         ids = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             assert one.raw == pytest.approx(float(model(ids).logits[0, 0]), abs=1e-4)
@@ -341,19 +355,25 @@ def rename(folder, **changes):
 # What holds for all of them.
 
 
-def test_batches_change_nothing_that_counts_and_equal_chains_are_read_once(tmp_path, monkeypatch):
+def test_batches_of_like_length_change_nothing_that_counts_and_equal_chains_are_read_once(tmp_path, monkeypatch):
     own(tmp_path, transformers.LlamaForTokenClassification, {"kind": "process"})
     from ponder.verifiers import reward_hf
 
-    rows = []
-    logits = reward_hf._Loaded.logits
-    monkeypatch.setattr(reward_hf._Loaded, "logits", lambda self, asked: rows.append(len(asked)) or logits(self, asked))
+    lengths, logits = [], reward_hf._Loaded.logits
+
+    def noting(self, asked):
+        lengths.append([len(one.ids) for one in asked])
+        return logits(self, asked)
+
+    monkeypatch.setattr(reward_hf._Loaded, "logits", noting)
     asked = [*chains(), *chains()]
     together = score(tmp_path, asked)
-    assert rows == [4]
-    rows.clear()
+    assert list(map(len, lengths)) == [4]
+    lengths.clear()
     apart = score(tmp_path, asked, batch=3)
-    assert rows == [3, 1]
+    assert list(map(len, lengths)) == [3, 1]
+    flat = [length for group in lengths for length in group]
+    assert flat == sorted(flat, reverse=True)
     assert together[:4] == together[4:]
     for a, b in zip(together, apart, strict=True):
         assert list(a.steps) == pytest.approx(list(b.steps), abs=1e-5)

@@ -227,6 +227,7 @@ def transformers_model(folder, template):
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the bindings that torch loads
 @pytest.mark.parametrize(
@@ -257,6 +258,7 @@ def test_any_causal_model_is_read_as_its_template_writes_and_learners_train(tmp_
         _open(str(tmp_path)).encode(long)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the bindings that torch loads
 def test_a_lab_folder_gives_transformers_what_numpy_gives(tmp_path, folders):

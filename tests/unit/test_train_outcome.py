@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from learner_cases import head_logits, log_loss, samples, tiny
+from learner_cases import head_logits, log_loss, logprob, samples, tiny
 
-from ponder.errors import DataError
+from ponder.errors import DataError, UsageError
 from ponder.learners import models
 from ponder.learners.datasets import Pair
 from ponder.learners.training import UNKNOWN, Recipe
@@ -77,6 +77,17 @@ def test_weights_weigh_within_each_side(tmp_path):
         sides.append(sum(loss * weight for loss, weight in of) / sum(weight for _, weight in of))
     trained = outcome.train_outcome(base, data, tmp_path / "out", balanced=True, weights=weights, recipe=Recipe(batch=8))
     assert trained.losses[0][1] == pytest.approx(sum(sides) / 2, rel=1e-4)
+
+
+def test_right_answers_may_be_imitated_beside(tmp_path):
+    base = tiny(tmp_path / "base", head=True, bias=True)
+    found = terms(base, data := verdicts(7), every_token=True)
+    right = [encoded(base, one) for one in data if one.correct]
+    written = -np.concatenate([logprob(base, one.ids, one.prompt) for one in right]).mean()
+    trained = outcome.train_outcome(base, data, tmp_path / "out", every_token=True, solve=0.5, recipe=Recipe(batch=8))
+    assert trained.losses[0][1] == pytest.approx(np.mean(found[True] + found[False]) + 0.5 * written, rel=1e-4)
+    with pytest.raises(UsageError, match=r"^solve = 0\.5: right answers can be imitated beside where"):
+        outcome.train_outcome(base, data, tmp_path / "none", solve=0.5, recipe=Recipe())
 
 
 def test_the_verdict_is_the_label_of_every_token_of_the_answer_and_of_no_other(tmp_path):
@@ -153,9 +164,10 @@ def test_one_side_alone_is_refused(tmp_path):
 
 def test_a_pair_that_is_too_long_on_one_side_is_left_out(tmp_path):
     base = tiny(tmp_path / "base")
-    data = pairs(6)
-    longest = sorted(max(len(encoded(base, one).ids) for one in (pair.chosen, pair.rejected)) for pair in data)
-    fits = sum(length <= longest[2] for length in longest)
-    trained = outcome.train_pairs(base, data, tmp_path / "out", recipe=Recipe(batch=8, max_length=longest[2]))
-    assert (trained.examples, trained.dropped) == (fits, 6 - fits)
-    assert 0 < fits < 6
+    one = pairs(1)[0]
+    short, long = len(encoded(base, one.chosen).ids), 2 * len(encoded(base, one.chosen).ids)
+    longer = replace(one.rejected, steps=one.rejected.steps * 2)
+    wrong, right = Pair(one.chosen, longer), Pair(replace(longer, correct=True), one.rejected)
+    trained = outcome.train_pairs(base, [one, wrong, right], tmp_path / "out", recipe=Recipe(max_length=short))
+    assert (trained.examples, trained.dropped) == (1, 2)
+    assert outcome.train_pairs(base, [one, wrong, right], tmp_path / "out", recipe=Recipe(max_length=long)).examples == 3

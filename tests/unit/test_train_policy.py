@@ -101,6 +101,11 @@ class TestTraining:
         assert [decode(answer.ids[:-1]) for answer in answers] == [sample.text for sample in data]
         assert {answer.ids[-1] for answer in answers} == {EOS}
 
+    def test_a_single_step_teaches_something(self, base, tmp_path, finetune):
+        trained = finetune(base, samples(4), tmp_path / "out", recipe=Recipe(batch=4))
+        assert trained.cost.steps == 1
+        assert fingerprint(tmp_path / "out") != fingerprint(base)
+
     def test_nobody_is_told(self, base, tmp_path, finetune, monkeypatch):
         told = []
         monkeypatch.delenv("CI", raising=False)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from learner_cases import head_logits, log_loss, samples, tiny
+from learner_cases import head_logits, log_loss, logprob, samples, tiny
 
-from ponder.errors import DataError
+from ponder.errors import DataError, UsageError
 from ponder.learners import models
 from ponder.learners.labels import Stepwise
 from ponder.learners.training import UNKNOWN, Recipe, fingerprint
@@ -71,14 +73,57 @@ def test_an_unknown_label_gives_no_gradient():
 
 
 def test_rows_are_padded_on_the_right_and_their_labels_with_unknown():
-    rows = [process.Labelled([5, 6, 7], [UNKNOWN, 0.0, 1.0], 2.0), process.Labelled([8], [0.5])]
+    rows = [process.Labelled([5, 6, 7], [UNKNOWN, 0.0, 1.0], 2.0, solution=1), process.Labelled([8], [0.5])]
     batch = {name: tensor.tolist() for name, tensor in process.collate(rows, pad=0).items()}
     assert batch == {
         "input_ids": [[5, 6, 7], [8, 0, 0]],
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [[UNKNOWN, 0.0, 1.0], [0.5, UNKNOWN, UNKNOWN]],
+        "targets": [[-100, 6, 7], [-100, -100, -100]],
         "weights": [[2.0], [1.0]],
+        "targets": [[-100, 6, 7], [-100, -100, -100]],
     }
+
+
+def test_right_answers_are_imitated_from_the_state_before_each_token():
+    states, embedding = torch.randn(2, 3, 4), torch.randn(9, 4)
+    targets = torch.tensor([[-100, 6, 7], [-100, -100, -100]])
+    terms = []
+    for at, token in ((0, 6), (1, 7)):
+        logits = [math.fsum(a * b for a, b in zip(states[0, at].tolist(), row, strict=True)) for row in embedding.tolist()]
+        terms.append(math.log(math.fsum(math.exp(logit) for logit in logits)) - logits[token])
+    found = process.imitation(states, embedding, targets)
+    assert float(found) == pytest.approx(sum(terms) / 2, abs=1e-5)
+
+
+def test_a_verifier_that_imitates_right_answers_stays_a_policy(base, tmp_path):
+    chains = [replace(one, labels=(*one.labels[:-1], float(at % 2))) for at, one in enumerate(labelled(8))]
+    recipe = Recipe(epochs=30, batch=8, optimizer="muon", rate=0.02)
+    process.train_process(base, chains, tmp_path / "both", recipe=recipe, solve=1.0)
+    process.train_process(base, chains, tmp_path / "alone", recipe=recipe)
+    encoded = [process.stepwise(models.open_tokenizer(base), one) for one in chains]
+    right = next(one for one in encoded if one.solution is not None)
+
+    def surprise(folder):
+        from safetensors.torch import load_file
+
+        model = models.open_causal(base)
+        model.load_state_dict(
+            {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if name.startswith("model.")},
+            strict=False,
+        )
+        with torch.no_grad():
+            logits = model.eval()(torch.tensor([right.ids])).logits[0].float()
+        targets = torch.tensor(right.ids[right.solution :])
+        return float(torch.nn.functional.cross_entropy(logits[right.solution - 1 : -1], targets))
+
+    assert surprise(tmp_path / "both") < surprise(tmp_path / "alone") - 1
+
+
+@pytest.mark.parametrize("recipe", [Recipe(lora_rank=2)])
+def test_imitation_needs_weights_that_all_learn(base, tmp_path, recipe):
+    with pytest.raises(UsageError, match=r"^solve = 1.0: right answers can be imitated beside where"):
+        process.train_process(base, labelled(4), tmp_path / "out", recipe=recipe, solve=1.0)
 
 
 def test_labels_lie_at_step_ends_and_what_follows_the_last_is_not_read(base):
@@ -112,6 +157,23 @@ def test_weights_weigh_chains(base, tmp_path):
     assert trained.losses[0][1] == pytest.approx(expected(base, chains, weights)[0], rel=1e-4)
     with pytest.raises(DataError, match=r"^6 weights for 6 examples, the least 0\.0: give one above 0 for each$"):
         process.train_process(base, chains, tmp_path / "none", weights=[0.0] * 6, recipe=Recipe())
+
+
+def test_right_chains_may_be_imitated_beside(base, tmp_path):
+    chains = labelled(6)
+    chains[1:4] = [replace(one, labels=(*one.labels[:-1], 1.0), finished=at != 3) for at, one in enumerate(chains[1:4], start=1)]
+    judged, _ = expected(base, chains, [1.0] * 6)
+    tokenizer = models.open_tokenizer(base)
+    answers = [models.encode(tokenizer, one.prompt, one.steps, finished=False) for one in chains[1:3]]
+    written = -np.concatenate([logprob(base, one.ids, one.prompt) for one in answers]).mean()
+    trained = process.train_process(base, chains, tmp_path / "out", solve=0.3, recipe=Recipe(batch=8))
+    assert trained.losses[0][1] == pytest.approx(judged + 0.3 * written, rel=1e-4)
+    assert fingerprint(tmp_path / "out") != fingerprint(base)
+    rough = process.train_process(base, chains, tmp_path / "out", solve=0.3, recipe=Recipe(batch=8, bfloat16=True))
+    assert rough.losses[0][1] == pytest.approx(judged + 0.3 * written, rel=0.02)
+    assert rough.losses != trained.losses
+    with pytest.raises(UsageError, match=r"^solve = 0\.3: right answers can be imitated beside where"):
+        process.train_process(base, chains, tmp_path / "none", solve=0.3, recipe=Recipe(lora_rank=1))
 
 
 def test_chains_without_a_label_are_left_out(base, tmp_path):
@@ -152,7 +214,7 @@ def test_a_fresh_head_believes_one_half(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks by the old name
 def test_the_seed_draws_the_adapters(base, tmp_path):
-    recipe = Recipe(batch=8, rate=0.01, lora_rank=2)
+    recipe = Recipe(epochs=3, batch=8, rate=0.01, lora_rank=2)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         process.train_process(base, labelled(8), tmp_path / name, recipe=recipe, seed=seed)
         torch.rand(1)

@@ -31,6 +31,9 @@ Rate = Annotated[
     float | None, Parameter(help="Peak learning rate; default 1e-3 for lab models, 1e-5 for others, 1e-4 with adapters.")
 ]
 Lora = Annotated[int, Parameter(name="--lora", help="Rank of adapters; 0 trains all weights.")]
+Optimizer = Annotated[Literal["adamw", "muon"], Parameter(help="muon suits lab models that learn whole; its usual rate is 0.02.")]
+Half = Annotated[bool, Parameter(name="--bfloat16", negative="", help="Multiply in bfloat16.")]
+Solve = Annotated[float, Parameter(help="Weight of the language model's loss on right answers, beside the verifier's own.")]
 Seed = Annotated[int, Parameter(help="Of splits, order and draws.")]
 Checkpoints = Annotated[int, Parameter(help="How many to keep along the way, in step-N folders.")]
 Share = Annotated[float, Parameter(help="Share of the problems that is held out to measure on.")]
@@ -70,10 +73,13 @@ def outcome(
     balanced: Flag = False,
     hard: Hard = "",
     hard_weight: HardWeight = 4.0,
+    solve: Solve = 0.0,
     epochs: Epochs = 1.0,
     batch: Batch = 128,
     rate: Rate = None,
     lora: Lora = 0,
+    optimizer: Optimizer = "adamw",
+    bfloat16: Half = False,
     checkpoints: Checkpoints = 0,
     seed: Seed = 0,
     share: Share = 0.1,
@@ -95,7 +101,7 @@ def outcome(
 
     end = _step(step)
     data = gather(study, share=share, seed=seed, step=end)
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints)
+    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
     if pairs:
         if every_token or balanced or hard:
             raise UsageError("train outcome: --pairs compares answers; leave out --every-token, --balanced and --hard")
@@ -109,6 +115,7 @@ def outcome(
             balanced=balanced,
             every_token=every_token,
             weights=weights,
+            solve=solve,
             step=end,
             recipe=recipe,
             seed=seed,
@@ -128,10 +135,13 @@ def process(
     aggregate: Literal["last", "min", "prod", "mean"] = "last",
     hard: Hard = "",
     hard_weight: HardWeight = 4.0,
+    solve: Solve = 0.0,
     epochs: Epochs = 1.0,
     batch: Batch = 128,
     rate: Rate = None,
     lora: Lora = 0,
+    optimizer: Optimizer = "adamw",
+    bfloat16: Half = False,
     checkpoints: Checkpoints = 0,
     seed: Seed = 0,
     share: Share = 0.1,
@@ -164,12 +174,13 @@ def process(
     if hard:
         found = {(sample.problem, sample.steps): sample for sample in data.train}
         weights = weigh([found[key] for key in counted], hard, hard_weight)
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints)
+    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
     trained = train_process(
         base,
         [*chains, *given],
         out,
         weights=weights and [*weights, *[1.0] * len(given)],
+        solve=solve,
         step=end,
         aggregate=aggregate,
         recipe=recipe,
@@ -191,6 +202,8 @@ def preference(
     batch: Batch = 64,
     rate: Rate = None,
     lora: Lora = 0,
+    optimizer: Optimizer = "adamw",
+    bfloat16: Half = False,
     checkpoints: Checkpoints = 0,
     seed: Seed = 0,
     share: Share = 0.1,
@@ -209,7 +222,7 @@ def preference(
     from ponder.learners.preference import train_preference
 
     data = gather(study, share=share, seed=seed, step=_step(step))
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, scale=0.1)
+    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16, scale=0.1)
     chosen = pairs(data.train, most=most, seed=seed)
     trained = train_preference(base, chosen, out, beta=beta, step=_step(step), recipe=recipe, seed=seed)
     finish(trained, f"likelihood({str(out)!r})", data.held_out, as_json=json)
@@ -407,7 +420,16 @@ def report(loop: Loop, *, as_json: bool) -> None:
 
 
 def _start(
-    model: str, epochs: float, batch: int, rate: float | None, lora: int, checkpoints: int, *, scale: float = 1.0
+    model: str,
+    epochs: float,
+    batch: int,
+    rate: float | None,
+    lora: int,
+    checkpoints: int,
+    optimizer: Literal["adamw", "muon"] = "adamw",
+    bfloat16: bool = False,
+    *,
+    scale: float = 1.0,
 ) -> tuple[Path, Recipe]:
     """The folder that training starts from, and the recipe; `scale` lowers the default rate of losses that need care."""
     from ponder.cli.bases import locate
@@ -415,8 +437,16 @@ def _start(
     from ponder.learners.training import Recipe
 
     base = locate(model)
-    usual = (1e-3 if is_lab(base) else 1e-4 if lora else 1e-5) * scale
-    return base, Recipe(epochs=epochs, batch=batch, rate=usual if rate is None else rate, lora_rank=lora, checkpoints=checkpoints)
+    usual = 0.02 if optimizer == "muon" else 1e-3 if is_lab(base) else 1e-4 if lora else 1e-5
+    return base, Recipe(
+        epochs=epochs,
+        batch=batch,
+        rate=usual * scale if rate is None else rate,
+        lora_rank=lora,
+        optimizer=optimizer,
+        bfloat16=bfloat16,
+        checkpoints=checkpoints,
+    )
 
 
 def _step(text: str) -> str:

@@ -141,9 +141,9 @@ class Tree:
 def from_samples(samples: Iterable[Sample]) -> list[Counted]:
     """Whole samples, each with the verdicts of all that share its prefixes: labels that cost no roll-out.
 
-    Exact for the number of samples through a prefix, which is small far from the root: where only the sample itself goes through,
-    the value is its own verdict (`least` of `soft` and `hard` leaves such steps out). Samples that failed, were cancelled or are
-    empty are left out; one cut by length counts as wrong.
+    Without bias if all samples are given that were drawn: before any filter, equal ones as often as they came. Few share a prefix far
+    from the root; where only the sample itself goes through, the value is its own verdict (`least` of `soft` and `hard` leaves such
+    steps out). Samples that failed, were cancelled or are empty are left out; one cut by length counts as wrong.
     """
     drawn = [sample for sample in samples if sample.finish in ("stop", "length") and sample.steps]
     trees: dict[tuple[str, tuple[Message, ...]], Tree] = {}

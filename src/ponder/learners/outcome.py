@@ -6,7 +6,7 @@
                  out is a value function, which a process reward model's user reads at step ends
     pairs        L = -E log sigmoid(logit of the right answer - logit of the wrong one)   (Bradley-Terry, by TRL's RewardTrainer)
 
-Cobbe et al. train the language model's loss beside it; here the model starts as a policy and keeps no such loss.
+Cobbe et al. train the language model's loss on right answers beside it (`solve`, see `ponder.learners.process`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def train_outcome(
     balanced: bool = False,
     every_token: bool = False,
     weights: Sequence[float] | None = None,
+    solve: float = 0.0,
     step: str = "\n",
     recipe: Recipe,
     seed: int = 0,
@@ -48,6 +49,7 @@ def train_outcome(
         balanced: take the means over right and over wrong answers (with `every_token` over their tokens) separately.
         every_token: give the verdict as the label at every token of the answer. The result has the form of a process reward model.
         weights: of the samples, above 0, such as 4 for a wrong answer that an earlier verifier believed; all 1 when None.
+        solve: weight of the language model's loss on right answers, with `every_token`; at least 0.
         step: the separator at which its user is to cut answers into steps.
         recipe: how long and how hard.
         seed: of order and adapters. One seed gives one file on one machine with as many threads.
@@ -70,9 +72,9 @@ def train_outcome(
         rows = balance([sample.correct for sample in samples], rows)
     if every_token:
         reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": "last"}
-        return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed)
+        return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve)
     reward = _facts(tokenizer, step)
-    return fit(models.open_outcome(base), "SEQ_CLS", rows, base, out, reward, recipe, seed)
+    return fit(models.open_outcome(base), "SEQ_CLS", rows, base, out, reward, recipe, seed, solve)
 
 
 def labelled(tokenizer: PreTrainedTokenizerBase, sample: Sample, weight: float = 1.0, *, every_token: bool = False) -> Labelled:
@@ -81,7 +83,8 @@ def labelled(tokenizer: PreTrainedTokenizerBase, sample: Sample, weight: float =
     label = float(sample.correct)
     if not every_token:
         return Labelled(answer.ids, [label], weight)
-    return Labelled(answer.ids, [UNKNOWN] * answer.prompt + [label] * (len(answer.ids) - answer.prompt), weight)
+    labels = [UNKNOWN] * answer.prompt + [label] * (len(answer.ids) - answer.prompt)
+    return Labelled(answer.ids, labels, weight, answer.prompt if sample.correct else None)
 
 
 def balance(verdicts: Sequence[bool], rows: Sequence[Labelled]) -> list[Labelled]:
@@ -114,7 +117,7 @@ def train_pairs(base: Path, pairs: Sequence[Pair], out: Path, *, step: str = "\n
     check_some(lengths, dropped, recipe, "pairs")
     with models.fresh(out) as new:
         model = models.open_outcome(base)
-        trainer = grouped(trl.RewardTrainer, lengths)(
+        trainer = grouped(trl.RewardTrainer, lengths, recipe)(
             model=model,
             args=trl.RewardConfig(**arguments(new, recipe, seed), max_length=None),
             train_dataset=Dataset.from_dict(rows),

@@ -48,7 +48,7 @@ def finetune(base: Path, samples: Sequence[Sample], out: Path, *, recipe: Recipe
     check_some(rows["input_ids"], dropped, recipe, "samples")
     with models.fresh(out) as new:
         model = models.open_causal(base)
-        trainer = grouped(trl.SFTTrainer, [len(ids) for ids in rows["input_ids"]])(
+        trainer = grouped(trl.SFTTrainer, [len(ids) for ids in rows["input_ids"]], recipe)(
             model=model,
             # labels are there already, so nothing is left to prepare
             args=trl.SFTConfig(**arguments(new, recipe, seed), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),

@@ -68,7 +68,7 @@ def train_preference(
     dropped = len(pairs) - len(lengths)
     check_some(lengths, dropped, recipe, "pairs")
 
-    class Encoded(grouped(trl.DPOTrainer, lengths)):  # type: ignore[misc]  # TRL is untyped here
+    class Encoded(grouped(trl.DPOTrainer, lengths, recipe)):  # type: ignore[misc]  # TRL is untyped here
         def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
             return dataset  # TRL would tokenise texts, and not as the policy does
 

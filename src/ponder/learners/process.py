@@ -5,19 +5,22 @@
 over the M labelled positions of a batch. A label c lies in [0, 1]: a share of roll-outs that end right (soft), or 0 and 1 (hard), of which the same
 formula is the ordinary log-loss (Wang et al. 2023, arXiv:2312.08935, equations 2 to 4). The process model's positions are the last tokens of the steps; a
 step without a label takes no part. The weights w have mean one over all positions of the data.
+
+A model that starts as a policy need not forget what it knew: with `solve` above 0 the log-loss of right answers under its language model is
+added, L + solve * L_LM (Cobbe et al. 2021, arXiv:2110.14168, section 4.2 and appendix E, for outcome models; here for both).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from ponder.errors import DataError
+from ponder.errors import DataError, UsageError
 from ponder.learners import models
 from ponder.learners.labels import Stepwise
 from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_some, grouped, lora, require, run
@@ -33,11 +36,15 @@ Aggregate: TypeAlias = Literal["last", "min", "prod", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Token ids, and labels in [0, 1] or UNKNOWN: one for each id, or a single one for the whole. weight: of each of its labels."""
+    """Token ids, and labels in [0, 1] or UNKNOWN: one for each id, or a single one for the whole. weight: of each of its labels.
+
+    solution: where in the ids a right answer begins, which a language model may imitate; None for a wrong one.
+    """
 
     ids: Sequence[int]
     labels: Sequence[float]
     weight: float = 1.0
+    solution: int | None = None
 
     @property
     def known(self) -> int:
@@ -51,6 +58,7 @@ def train_process(
     out: Path,
     *,
     weights: Sequence[float] | None = None,
+    solve: float = 0.0,
     step: str = "\n",
     aggregate: Aggregate = "min",
     recipe: Recipe,
@@ -63,6 +71,7 @@ def train_process(
         chains: with a label, or None, for each step. A chain without any label is left out.
         out: a folder; what an earlier training left there is replaced.
         weights: of the chains, above 0, such as 4 for a hard negative; all 1 when None.
+        solve: weight of the language model's loss on right chains, at least 0. Needs tied embeddings, and weights that all learn.
         step: the separator at which its user is to cut answers into steps.
         aggregate: how its user is to make one number of the steps' values; Math-Shepherd takes the minimum (section 3.4).
         recipe: how long and how hard.
@@ -77,7 +86,7 @@ def train_process(
     tokenizer = models.open_tokenizer(base)
     rows = [stepwise(tokenizer, chain, weight) for chain, weight in zip(chains, checked(weights, len(chains)), strict=True)]
     reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": aggregate}
-    return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed)
+    return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve)
 
 
 def stepwise(tokenizer: PreTrainedTokenizerBase, chain: Stepwise, weight: float = 1.0) -> Labelled:
@@ -88,7 +97,8 @@ def stepwise(tokenizer: PreTrainedTokenizerBase, chain: Stepwise, weight: float 
         if label is not None:
             labels[end] = label
     read = 1 + max((at for at, label in enumerate(labels) if label != UNKNOWN), default=-1)
-    return Labelled(encoded.ids[:read], labels[:read], weight)
+    right = chain.finished and chain.labels[-1:] == (1.0,)
+    return Labelled(encoded.ids[:read], labels[:read], weight, encoded.prompt if right else None)
 
 
 def checked(weights: Sequence[float] | None, count: int) -> Sequence[float]:
@@ -113,18 +123,32 @@ def log_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) 
     return (each * weights)[known].mean()
 
 
+def imitation(states: torch.Tensor, embedding: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean log-loss of the targets [rows, length] that are not UNKNOWN, each from the state [rows, length, width] before it."""
+    from torch.nn.functional import cross_entropy
+
+    known = targets[:, 1:] != UNKNOWN
+    logits = states[:, :-1][known] @ embedding.T.to(states.dtype)
+    return cross_entropy(logits.float(), targets[:, 1:][known])
+
+
 def collate(rows: Sequence[Labelled], pad: int) -> dict[str, torch.Tensor]:
-    """Rows as tensors [rows, longest] of ids, mask and labels (or labels [rows, 1]), padded on the right, and weights [rows, 1]."""
+    """Rows as tensors [rows, longest] of ids, mask and labels (or labels [rows, 1]), padded on the right, and weights [rows, 1].
+
+    targets [rows, longest] are the ids of right answers, UNKNOWN elsewhere.
+    """
     import torch
 
     ids = np.full((len(rows), max(len(row.ids) for row in rows)), pad)
-    mask = np.zeros_like(ids)
+    mask, targets = np.zeros_like(ids), np.full_like(ids, int(UNKNOWN))
     labels = np.full((len(rows), max(len(row.labels) for row in rows)), UNKNOWN, np.float32)
     for at, row in enumerate(rows):
         ids[at, : len(row.ids)] = row.ids
         mask[at, : len(row.ids)] = 1
         labels[at, : len(row.labels)] = row.labels
-    arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        if row.solution is not None:
+            targets[at, row.solution : len(row.ids)] = row.ids[row.solution :]
+    arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels, "targets": targets}
     weights = torch.tensor([[row.weight] for row in rows])
     return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"weights": weights}
 
@@ -138,24 +162,35 @@ def fit(
     reward: dict[str, JSON],
     recipe: Recipe,
     seed: int,
+    solve: float = 0.0,
 ) -> Trained:
     """Train a model with one logit for each label, and write it into `out`. kind: TOKEN_CLS or SEQ_CLS."""
     from transformers import Trainer, TrainingArguments, set_seed
+
+    if solve and (kind != "TOKEN_CLS" or recipe.lora_rank or not model.config.tie_word_embeddings):
+        raise UsageError(
+            f"solve = {solve}: right answers can be imitated beside where a head on tokens and all weights learn and embeddings are tied"
+        )
 
     kept = [row for row in rows if row.known and len(row.ids) <= recipe.max_length]
     dropped = sum(len(row.ids) > recipe.max_length for row in rows)
     check_some(kept, dropped, recipe, "labelled examples")
     mean = sum(row.weight * row.known for row in kept) / sum(row.known for row in kept)
-    kept = [Labelled(row.ids, row.labels, row.weight / mean) for row in kept]
+    kept = [replace(row, weight=row.weight / mean) for row in kept]
     tokenizer = models.open_tokenizer(base)
 
-    class Head(grouped(Trainer, [len(row.ids) for row in kept])):  # type: ignore[misc]  # transformers is untyped here
+    class Head(grouped(Trainer, [len(row.ids) for row in kept], recipe)):  # type: ignore[misc]  # transformers is untyped here
         loss_is_scaled_for_ga = False  # it is the mean over one batch
 
         def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *_: object, **__: object) -> torch.Tensor:
-            labels = inputs["labels"]
-            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
-            return log_loss(logits.reshape(labels.shape), labels, inputs["weights"])
+            labels, targets, weights = inputs["labels"], inputs["targets"], inputs["weights"]
+            read = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
+            if not solve or not (targets != UNKNOWN).any():
+                return log_loss(model(**read).logits.reshape(labels.shape), labels, weights)
+            with self.accelerator.autocast():  # which is otherwise entered by the whole model
+                states = model.base_model(**read).last_hidden_state
+            judged = log_loss(model.score(states).reshape(labels.shape), labels, weights)
+            return judged + solve * imitation(states, model.get_input_embeddings().weight, targets)
 
     adapters = lora(model, recipe, kind)
     if adapters is not None:

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from ponder.errors import DataError, MissingExtraError, UsageError
-from ponder.learners import models
+from ponder.learners import models, muon
 from ponder.types import JSON
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Recipe:
         epochs: times the examples are gone through; may be a fraction.
         batch: examples, or pairs, of one forward pass. They have like lengths, or padding would be half of the work.
         accumulate: batches gathered into one step; from 2 on a step sees several lengths.
+        optimizer: `adamw`, or `muon` for the matrices inside the layers (`ponder.learners.muon`), whose rate is some twenty times higher.
         rate: peak learning rate; it warms up over the first twentieth of the steps and falls linearly to zero. 1e-3 suits the lab's
             models, 1e-5 pretrained ones of 0.1 billion parameters and more, 1e-4 their adapters.
         max_length: tokens of the longest example that takes part, at least 2; longer ones are left out and counted, since one that is
@@ -52,6 +53,7 @@ class Recipe:
     epochs: float = 1.0
     batch: int = 128
     accumulate: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     rate: float = 1e-3
     max_length: int = 512
     lora_rank: int = 0
@@ -70,6 +72,10 @@ class Recipe:
         ):
             if not low <= value <= high:
                 raise UsageError(f"recipe: {name} = {value!r} must lie in [{low:g}, {high:g}]")
+        if self.optimizer not in ("adamw", "muon"):
+            raise UsageError(f"recipe: optimizer = {self.optimizer!r} must be adamw or muon")
+        if self.optimizer == "muon" and self.lora_rank:
+            raise UsageError("recipe: muon trains whole matrices; leave out lora_rank, or take adamw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +183,22 @@ class Batches:
         yield from np.concatenate([*rng.permutation(order.reshape(-1, self.batch)), rest]).tolist()
 
 
-def grouped(kind: type[Trainer], lengths: Sequence[int]) -> type[Trainer]:
+def grouped(kind: type[Trainer], lengths: Sequence[int], recipe: Recipe) -> type[Trainer]:
     """The trainer class with batches of like length, a count of what it reads, and no report of its use to anybody."""
 
     class Grouped(kind):  # type: ignore[misc]  # transformers is untyped here
         read = targets = 0
+        optimizer: torch.optim.Optimizer | None
+
+        def create_optimizer(self, *given: object) -> torch.optim.Optimizer:
+            if self.optimizer is None and recipe.optimizer == "muon":
+                self.optimizer = muon.build(self.model, self.args.learning_rate)
+            return cast("torch.optim.Optimizer", super().create_optimizer(*given))
+
+        def create_scheduler(self, num_training_steps: int, *rest: object) -> torch.optim.lr_scheduler.LRScheduler:
+            if num_training_steps == 1:
+                self.args.warmup_steps = 0  # a first step of warming up has rate zero, and the only one would teach nothing
+            return super().create_scheduler(num_training_steps, *rest)
 
         def _get_train_sampler(self, train_dataset: object = None) -> Batches:
             return Batches(lengths, self.args.per_device_train_batch_size, self.args.data_seed)
