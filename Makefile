@@ -1,11 +1,12 @@
 # setup   the environment .venv with the light core (no torch)      demo   the lab study: a curve and its picture
 # test    everything, slow and integration tests included           check  lint, types and fast tests, under a minute
 # bench   make bench NAME=endpoint                                  evidence   make evidence NAME=spine
+# verifiers  the lab's reward models again, from samples (an hour)
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check bench evidence dev
+.PHONY: setup demo test check bench evidence dev verifiers
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"ponder needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."'
@@ -49,3 +50,14 @@ bench: .venv/all
 
 evidence: .venv/all
 	$(BIN)/python -m evidence.$(NAME)
+
+LEARNED := studies/lab_verifier_countdown studies/lab_verifier_chain
+HOW := --optimizer muon --rate 0.02 --solve 1 --batch 64 --bfloat16 --share 0.02
+
+verifiers: .venv/all
+	$(BIN)/ponder run recipes/lab_verifier_countdown.toml
+	$(BIN)/ponder run recipes/lab_verifier_chain.toml
+	OMP_NUM_THREADS=1 $(BIN)/ponder train process $(LEARNED) --out studies/lab_prm $(HOW) --epochs 2.5
+	OMP_NUM_THREADS=1 $(BIN)/ponder train outcome $(LEARNED) --out studies/lab_orm $(HOW) --every-token --epochs 1.5
+	$(BIN)/python -m ponder.learners.lab install prm studies/lab_prm
+	$(BIN)/python -m ponder.learners.lab install orm studies/lab_orm

@@ -17,15 +17,20 @@ from ponder.types import Chain, Score, Step, Tokens, Usage
 
 # Each verifier as it is tried; None where it cannot be tried without something that is not here, with the reason.
 SPECS = {
+    "aggregated": "aggregated(noisy(right=('right 0',)), 'min')",
     "confidence": "confidence('marco')",
+    "judge": "judge()",
+    "likelihood": "likelihood('base')",
     "noisy": "noisy(right=('right 0', 'right 2'), fpr=0.1, price=3)",
     "oracle": "oracle(fpr=0.3, fnr=0.3)",
     "recorded": "recorded('elsewhere')",
+    "reward_model": "reward_model('lab/prm')",
     "unit_tests": "unit_tests()",
 }
 # Held to the laws elsewhere: `recorded` knows no chain that was not imported, and says so; `unit_tests` samples tests, which no toy policy
-# writes (tests/unit/test_unit_tests_verifier.py).
-ONLY_IMPORTED = {"recorded", "unit_tests"}
+# writes (tests/unit/test_unit_tests_verifier.py); `judge` reads token probabilities, `likelihood` and `reward_model` lab text, of which the toys
+# have none (tests/unit/test_judge.py, test_likelihood.py, test_reward_model.py); `aggregated` reads values of steps (test_reward_model.py).
+ONLY_IMPORTED = {"aggregated", "judge", "likelihood", "recorded", "reward_model", "unit_tests"}
 every = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 able = pytest.mark.parametrize("spec", [s for name, s in SPECS.items() if name not in ONLY_IMPORTED])
 

@@ -11,6 +11,7 @@ from lab_models import SHAPE, obvious_logits, random_tensors
 
 import ponder.lab.reward as reward
 from ponder.errors import DataError, UsageError
+from ponder.lab.blas import _openblas, one_thread
 from ponder.lab.engine import Engine
 from ponder.lab.model import load_weights, save
 from ponder.lab.reward import Facts, Files, RewardEngine, lab_shaped, logistic, read_facts, shipped, step_ends
@@ -202,6 +203,26 @@ def test_a_model_without_a_bias_and_one_of_a_single_file_are_read_too(tmp_path):
     assert single.weights.fingerprint == plain.weights.fingerprint
     assert_same(all_logits(single, [[1, 2, 3]]), all_logits(plain, [[1, 2, 3]]))
     assert_same([all_logits(plain, [[1, 2, 3]])[0] + 0.25], all_logits(RewardEngine(folder(tmp_path / "biased")), [[1, 2, 3]]))
+
+
+@pytest.mark.skipif(_openblas() is None, reason="NumPy has another BLAS than its wheels'")
+def test_products_use_one_thread_while_something_is_scored_and_as_many_as_before_afterwards(engine, monkeypatch):
+    count, put = _openblas()
+    compute, seen, before = RewardEngine._compute, [], count()
+    monkeypatch.setattr(RewardEngine, "_compute", lambda self, new, paths: seen.append(count()) or compute(self, new, paths))
+    try:
+        put(2)
+        all_logits(engine, [[1, 2]])
+        assert (seen, count()) == ([1], 2)
+        with one_thread(), ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda token: all_logits(engine, [[1, token]]), range(20, 40)))
+            assert count() == 1
+            with pytest.raises(KeyError), one_thread():
+                raise KeyError
+            assert count() == 1
+        assert (set(seen), count()) == ({1}, 2)
+    finally:
+        put(before)
 
 
 # What a chain becomes.

@@ -481,7 +481,7 @@ def test_weights_that_are_lost_are_an_error(base, tmp_path, monkeypatch):
         next(model.parameters()).data.fill_(float("nan"))
 
     monkeypatch.setattr(rl, "_train", lose)
-    with pytest.raises(UsageError, match=r"^rl: weights are no longer finite; rate = 0.0003 is too high, lower it$"):
+    with pytest.raises(UsageError, match=r"^rl: weights are no longer finite; rate = 0.0001 is too high, lower it$"):
         reinforce(base, task_of(Even()), tmp_path / "out", Recipe())
     assert list(tmp_path.iterdir()) == []
 

@@ -173,6 +173,28 @@ class TestTraining:
         assert trained.parameters == frozen
         assert trained.cost.flops == (6 * learn + 4 * frozen) * trained.cost.tokens
 
+    @pytest.mark.parametrize("rank", [0, 4])
+    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks by the old name
+    def test_a_model_that_is_not_the_labs_is_saved_as_transformers_reads_it(self, tmp_path, finetune, rank):
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 256}
+        LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=EOS)).save_pretrained(tmp_path / "base")
+        models.write_lab_tokenizer(tmp_path / "base")
+        assert not models.is_lab(tmp_path / "base")
+        data = samples(4)
+        trained = finetune(tmp_path / "base", data, tmp_path / "out", recipe=Recipe(epochs=40, batch=4, rate=0.02, lora_rank=rank))
+        assert trained.losses[-1][1] < trained.losses[0][1] - 0.2
+        tokenizer, model = models.open_tokenizer(tmp_path / "out"), models.open_causal(tmp_path / "out").eval()
+        losses = []
+        for answer in (models.encode(tokenizer, sample.prompt, sample.steps) for sample in data):
+            with torch.no_grad():
+                logs = model(torch.tensor([answer.ids])).logits[0].log_softmax(-1)
+            losses += [-float(logs[at - 1, answer.ids[at]]) for at in range(answer.prompt, len(answer.ids))]
+        assert np.mean(losses) == pytest.approx(trained.losses[-1][1], rel=0.1)  # which was before the last, smallest step
+
     def test_examples_that_are_too_long_are_left_out_and_counted(self, base, tmp_path, finetune):
         data = samples(6)
         tokenizer = models.open_tokenizer(base)

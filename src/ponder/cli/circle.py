@@ -1,17 +1,23 @@
-"""The verbs around training: labels before it, and the loop that joins it with search."""
+"""The verbs of policies that learn from their own samples, of labels before training, and of the loop that joins it with search."""
 
 from __future__ import annotations
 
+import json as json_
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ponder.cli.train import JSONFlag
+from ponder.cli.train import Batch, Checkpoints, Epochs, Flag, JSONFlag, Lora, Model, Out, Rate, Seed, start
+from ponder.errors import UsageError
 
-# ruff: noqa: D417  --json and --out are described where they are defined
+if TYPE_CHECKING:
+    from ponder.cli.em import Loop
+    from ponder.learners.em import EM
+
+# ruff: noqa: D417  options that verbs share are described where they are defined
 
 
 def label(
@@ -93,8 +99,196 @@ def loop(
         plan: A TOML file; recipes/lab_loop.toml is one.
     """
     from ponder.cli.loop import loop_of, read
-    from ponder.cli.train import report
 
     body = read(plan)
     folder = out or Path("studies") / body.name
     report(loop_of(body, folder, shlex.join(["ponder", "loop", str(plan)])), as_json=json)
+
+
+def rl(
+    *,
+    out: Out,
+    task: str,
+    model: Model = "lab",
+    algorithm: Literal["grpo", "rloo"] = "grpo",
+    group: int = 8,
+    prompts: int = 16,
+    steps: int = 100,
+    rate: Rate = None,
+    beta: float = 0.0,
+    epsilon: float = 0.2,
+    temperature: float = 1.0,
+    max_tokens: int | None = None,
+    mask_truncated: Flag = False,
+    scale_rewards: Literal["group", "batch", "none"] | None = None,
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] | None = None,
+    iterations: int = 1,
+    checkpoints: Checkpoints = 0,
+    seed: Seed = 0,
+    limit: int | None = None,
+    json: JSONFlag = False,
+) -> None:
+    """Reinforce a policy with the verdicts of a task's grader as rewards: GRPO or RLOO.
+
+    Args:
+        task: Spec of the training problems, such as "countdown(n=1000, split='train')".
+        group: Answers to one problem.
+        prompts: Problems of one step.
+        steps: Optimizer steps.
+        beta: Weight of the divergence from the base model.
+        epsilon: Probability ratios are clipped outside 1 +- epsilon.
+        temperature: Of the sampling.
+        max_tokens: An answer is cut there, and earns nothing; default the task's cap.
+        mask_truncated: Leave cut answers out of the loss.
+        scale_rewards: What rewards of grpo are divided by the deviation of.
+        loss_type: How grpo takes the mean over tokens.
+        iterations: Optimizer steps on the same answers.
+        limit: Only the first so many problems.
+    """
+    from dataclasses import asdict, replace
+    from typing import cast
+
+    from ponder.cli.bases import locate
+    from ponder.core import Task
+    from ponder.learners.models import is_lab
+    from ponder.learners.rl import Recipe, Update, reinforce
+    from ponder.spec import parse
+
+    posed = cast("Task", parse(task, "tasks"))
+    base = locate(model)
+    recipe = Recipe(
+        algorithm=algorithm,
+        group=group,
+        prompts=prompts,
+        steps=steps,
+        rate=(3e-4 if is_lab(base) else 1e-6) if rate is None else rate,
+        beta=beta,
+        epsilon=epsilon,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        mask_truncated=mask_truncated,
+        scale_rewards=scale_rewards,
+        loss_type=loss_type,
+        iterations=iterations,
+        seed=seed,
+        checkpoints=checkpoints,
+    )
+
+    def told(update: Update) -> None:
+        if json:
+            print(json_.dumps(asdict(update)), flush=True)
+        elif update.step % max(1, steps // 20) == 0:
+            print(f"ponder: step {update.step} of {steps}: mean reward {update.reward:.3f}", file=sys.stderr)
+
+    trained = reinforce(base, replace(posed, problems=posed.problems[:limit]), out, recipe, report=told)
+    print(f"ponder: {trained.folder}: {asdict(trained.cost)}", file=sys.stderr)
+
+
+def em(
+    *,
+    out: Out,
+    task: Annotated[list[str], Parameter(negative="")],
+    dev: str,
+    model: Model = "lab",
+    method: Literal["star", "rest", "rest_em", "rft", "bond", "vstar"] = "rest_em",
+    rounds: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    restart: bool | None = None,
+    grow: bool | None = None,
+    dedupe: Literal["none", "chain", "derivation"] | None = None,
+    cap: int | None = None,
+    verifier: str | None = None,
+    rationalise: bool | None = None,
+    patience: int | None = None,
+    hint: str = "",
+    slice_: Annotated[int, Parameter(name="--slice")] = 32,
+    max_tokens: int | None = None,
+    epochs: Epochs = 2.0,
+    batch: Batch = 64,
+    rate: Rate = None,
+    lora: Lora = 0,
+    seed: Seed = 0,
+    json: JSONFlag = False,
+) -> None:
+    """Let a policy learn from its own verified samples, round by round: STaR, ReST, ReST-EM, RFT, best-of-n distillation, V-STaR.
+
+    The method presets what is left out. Each round reports tokens, samples kept, held-out pass@1 and pass@k, and entropy.
+
+    Args:
+        task: Specs of training problems, such as "countdown(n=1000, split='train')".
+        dev: Spec of held-out problems; the loop stops early by them, so what is claimed needs a third set.
+        rounds: At most so many.
+        samples: Of each training problem in each round.
+        temperature: Of these samples.
+        restart: Train from the base each round, not from the last round's policy.
+        grow: Train on the samples of all rounds so far.
+        dedupe: What counts as the same chain.
+        cap: Kept samples of one problem; 0 for all.
+        verifier: Keep what this verifier believes most (bond).
+        rationalise: Sample problems that failed again, with the answer as a hint.
+        patience: Rounds without a gain until the loop stops; 0 never stops early.
+        hint: Template of a hinted question, with {question} and {answer}.
+        slice_: Samples of each held-out problem.
+        max_tokens: Most tokens of an answer.
+    """
+    from dataclasses import replace
+
+    from ponder.cli.em import Loop
+    from ponder.learners.em import METHODS
+
+    given: dict[str, object] = {
+        "rounds": rounds,
+        "samples": samples,
+        "temperature": temperature,
+        "restart": restart,
+        "grow": grow,
+        "dedupe": dedupe,
+        "cap": cap,
+        "verifier": verifier,
+        "rationalise": rationalise,
+        "patience": patience,
+    }
+    chosen: EM = replace(METHODS[method], **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # each of its field's type
+    if method == "bond" and not chosen.verifier:
+        raise UsageError("train em --method bond: name the verifier that chooses, such as --verifier 'reward_model(\"lab/orm\")'")
+    base, recipe = start(model, epochs, batch, rate, lora, 0)
+    _, gentle = start(model, epochs, batch, rate, lora, 0, scale=0.1)
+    resume = shlex.join(["ponder", *sys.argv[1:]])
+    loop = Loop(base, tuple(task), dev, chosen, recipe, gentle, out, seed, slice_, hint, (), max_tokens, resume)
+    report(loop, as_json=json)
+
+
+def report(loop: Loop, *, as_json: bool) -> None:
+    """Run a loop, and print each round."""
+    from dataclasses import asdict
+
+    from ponder.cli import output
+    from ponder.learners.em import best
+
+    reports = []
+    for one in loop.run():
+        reports.append(one)
+        if as_json:
+            print(json_.dumps(asdict(one)), flush=True)
+        else:
+            print(f"ponder: round {one.round}: pass@1 {one.pass_at[1]:.3f}", file=sys.stderr)
+    if not as_json:
+        ks = sorted(reports[0].pass_at)
+        head = ["round", "kept", "sampled tokens", "trained tokens", "FLOPs", *(f"pass@{k}" for k in ks), "entropy"]
+        rows = [
+            [
+                str(one.round),
+                str(one.kept),
+                f"{one.sampled_tokens:,}",
+                f"{one.trained_tokens:,}",
+                f"{one.train_flops:.2g}",
+                *(f"{one.pass_at[k]:.3f}" for k in ks),
+                f"{one.entropy:.3f}",
+            ]
+            for one in reports
+        ]
+        output.table(head, rows)
+        print(
+            f"ponder: best by held-out pass@1: round {best(reports).round}, {loop.policy(best(reports).round)}", file=sys.stderr
+        )

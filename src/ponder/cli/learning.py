@@ -7,13 +7,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ponder.cli import output
 from ponder.cli.harvest import harvest
-from ponder.core import PolicyInfo, Verifier
+from ponder.core import PolicyInfo, Verifier, parts
 from ponder.errors import DataError, UsageError
 from ponder.learners.datasets import Sample, check_split, distinct, split
 from ponder.run import Run, solve
@@ -63,7 +64,14 @@ def scores_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Score]:
         async def __call__(self, root: Chain, run: Run) -> None:
             found.extend(await run.score(verifier, chains))
 
-    asyncio.run(solve(Ready(), Question("calibration", (user(""),)), _Nobody()))
+    async def opened() -> None:
+        async with AsyncExitStack() as stack:
+            for part in parts(verifier):
+                if hasattr(part, "__aenter__"):
+                    await stack.enter_async_context(part)  # type: ignore[arg-type]  # checked by the attribute above
+            await solve(Ready(), Question("calibration", (user(""),)), _Nobody())
+
+    asyncio.run(opened())
     return found
 
 

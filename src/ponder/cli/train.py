@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 import shlex
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from cyclopts import App, Parameter
 from ponder.errors import UsageError
 
 if TYPE_CHECKING:
-    from ponder.cli.em import Loop
-    from ponder.learners.em import EM
     from ponder.learners.training import Recipe
 
 # ruff: noqa: D417  options that verbs share are described where they are defined
@@ -99,9 +96,9 @@ def outcome(
     from ponder.learners.datasets import pairs as couples
     from ponder.learners.outcome import train_outcome, train_pairs
 
-    end = _step(step)
+    end = step_end(step)
     data = gather(study, share=share, seed=seed, step=end)
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
     if pairs:
         if every_token or balanced or hard:
             raise UsageError("train outcome: --pairs compares answers; leave out --every-token, --balanced and --hard")
@@ -164,7 +161,7 @@ def process(
     from ponder.learners.labels import from_samples, soft
     from ponder.learners.process import train_process
 
-    end = _step(step)
+    end = step_end(step)
     data = gather(study, share=share, seed=seed, step=end, distinct_only=False)
     given = [chain for file in labels or () for chain in read_stepwise(file)]
     check_split(given, data.held_out)
@@ -174,7 +171,7 @@ def process(
     if hard:
         found = {(sample.problem, sample.steps): sample for sample in data.train}
         weights = weigh([found[key] for key in counted], hard, hard_weight)
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
     trained = train_process(
         base,
         [*chains, *given],
@@ -221,205 +218,82 @@ def preference(
     from ponder.learners.datasets import pairs
     from ponder.learners.preference import train_preference
 
-    data = gather(study, share=share, seed=seed, step=_step(step))
-    base, recipe = _start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16, scale=0.1)
+    data = gather(study, share=share, seed=seed, step=step_end(step))
+    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16, scale=0.1)
     chosen = pairs(data.train, most=most, seed=seed)
-    trained = train_preference(base, chosen, out, beta=beta, step=_step(step), recipe=recipe, seed=seed)
+    trained = train_preference(base, chosen, out, beta=beta, step=step_end(step), recipe=recipe, seed=seed)
     finish(trained, f"likelihood({str(out)!r})", data.held_out, as_json=json)
 
 
 @app.command
-def rl(
+def genrm(
+    study: Studies,
+    /,
     *,
     out: Out,
-    task: str,
     model: Model = "lab",
-    algorithm: Literal["grpo", "rloo"] = "grpo",
-    group: int = 8,
-    prompts: int = 16,
-    steps: int = 100,
-    rate: Rate = None,
-    beta: float = 0.0,
-    epsilon: float = 0.2,
-    temperature: float = 1.0,
-    max_tokens: int | None = None,
-    mask_truncated: Flag = False,
-    scale_rewards: Literal["group", "batch", "none"] | None = None,
-    loss_type: Literal["dapo", "grpo", "dr_grpo"] | None = None,
-    iterations: int = 1,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
-    limit: int | None = None,
-    json: JSONFlag = False,
-) -> None:
-    """Reinforce a policy with the verdicts of a task's grader as rewards: GRPO or RLOO.
-
-    Args:
-        task: Spec of the training problems, such as "countdown(n=1000, split='train')".
-        group: Answers to one problem.
-        prompts: Problems of one step.
-        steps: Optimizer steps.
-        beta: Weight of the divergence from the base model.
-        epsilon: Probability ratios are clipped outside 1 +- epsilon.
-        temperature: Of the sampling.
-        max_tokens: An answer is cut there, and earns nothing; default the task's cap.
-        mask_truncated: Leave cut answers out of the loss.
-        scale_rewards: What rewards of grpo are divided by the deviation of.
-        loss_type: How grpo takes the mean over tokens.
-        iterations: Optimizer steps on the same answers.
-        limit: Only the first so many problems.
-    """
-    from dataclasses import asdict, replace
-    from typing import cast
-
-    from ponder.cli.bases import locate
-    from ponder.core import Task
-    from ponder.learners.models import is_lab
-    from ponder.learners.rl import Recipe, Update, reinforce
-    from ponder.spec import parse
-
-    posed = cast("Task", parse(task, "tasks"))
-    base = locate(model)
-    recipe = Recipe(
-        algorithm=algorithm,
-        group=group,
-        prompts=prompts,
-        steps=steps,
-        rate=(3e-4 if is_lab(base) else 1e-6) if rate is None else rate,
-        beta=beta,
-        epsilon=epsilon,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        mask_truncated=mask_truncated,
-        scale_rewards=scale_rewards,
-        loss_type=loss_type,
-        iterations=iterations,
-        seed=seed,
-        checkpoints=checkpoints,
-    )
-
-    def told(update: Update) -> None:
-        if json:
-            print(json_.dumps(asdict(update)), flush=True)
-        elif update.step % max(1, steps // 20) == 0:
-            print(f"ponder: step {update.step} of {steps}: mean reward {update.reward:.3f}", file=sys.stderr)
-
-    trained = reinforce(base, replace(posed, problems=posed.problems[:limit]), out, recipe, report=told)
-    print(f"ponder: {trained.folder}: {asdict(trained.cost)}", file=sys.stderr)
-
-
-@app.command
-def em(
-    *,
-    out: Out,
-    task: Annotated[list[str], Parameter(negative="")],
-    dev: str,
-    model: Model = "lab",
-    method: Literal["star", "rest", "rest_em", "rft", "bond", "vstar"] = "rest_em",
-    rounds: int | None = None,
-    samples: int | None = None,
-    temperature: float | None = None,
-    restart: bool | None = None,
-    grow: bool | None = None,
-    dedupe: Literal["none", "chain", "derivation"] | None = None,
-    cap: int | None = None,
-    verifier: str | None = None,
-    rationalise: bool | None = None,
-    patience: int | None = None,
-    hint: str = "",
-    slice_: Annotated[int, Parameter(name="--slice")] = 32,
-    max_tokens: int | None = None,
-    epochs: Epochs = 2.0,
+    prompt: str = "",
+    weight: float = 0.25,
+    writer: str = "",
+    rationales: int = 4,
+    most: int = 2,
+    max_tokens: int = 512,
+    epochs: Epochs = 1.0,
     batch: Batch = 64,
     rate: Rate = None,
     lora: Lora = 0,
+    optimizer: Optimizer = "adamw",
+    bfloat16: Half = False,
+    checkpoints: Checkpoints = 0,
     seed: Seed = 0,
+    share: Share = 0.1,
+    step: StepEnd = "\\n",
     json: JSONFlag = False,
 ) -> None:
-    """Let a policy learn from its own verified samples, round by round: STaR, ReST, ReST-EM, RFT, best-of-n distillation, V-STaR.
-
-    The method presets what is left out. Each round reports tokens, samples kept, held-out pass@1 and pass@k, and entropy.
+    """Train a model that is asked whether an answer is right (GenRM): one word, or a rationale that ends in one.
 
     Args:
-        task: Specs of training problems, such as "countdown(n=1000, split='train')".
-        dev: Spec of held-out problems; the loop stops early by them, so what is claimed needs a third set.
-        rounds: At most so many.
-        samples: Of each training problem in each round.
-        temperature: Of these samples.
-        restart: Train from the base each round, not from the last round's policy.
-        grow: Train on the samples of all rounds so far.
-        dedupe: What counts as the same chain.
-        cap: Kept samples of one problem; 0 for all.
-        verifier: Keep what this verifier believes most (bond).
-        rationalise: Sample problems that failed again, with the answer as a hint.
-        patience: Rounds without a gain until the loop stops; 0 never stops early.
-        hint: Template of a hinted question, with {question} and {answer}.
-        slice_: Samples of each held-out problem.
-        max_tokens: Most tokens of an answer.
+        study: Folders of studies whose samples are judged.
+        prompt: Form of the question, as `judge` takes it; default lab_genrm@1 for lab models, genrm_direct@1, or genrm_cot@1 with a writer.
+        weight: Of right solutions, learned beside, against all judgements.
+        writer: Policy that writes rationales with a right answer in sight; left out, judgements are one word.
+        rationales: Drawn for each answer.
+        most: Kept of each answer, among those that end in the grader's verdict.
+        max_tokens: Most tokens of a rationale.
     """
-    from dataclasses import replace
+    from ponder.cli.bases import policy_spec
+    from ponder.cli.learning import finish, gather
+    from ponder.cli.rationales import Writing, write
+    from ponder.learners import genrm as learner
+    from ponder.learners.models import is_lab
+    from ponder.learners.policy import finetune
+    from ponder.verifiers.judge import form
 
-    from ponder.cli.em import Loop
-    from ponder.learners.em import METHODS
-
-    given: dict[str, object] = {
-        "rounds": rounds,
-        "samples": samples,
-        "temperature": temperature,
-        "restart": restart,
-        "grow": grow,
-        "dedupe": dedupe,
-        "cap": cap,
-        "verifier": verifier,
-        "rationalise": rationalise,
-        "patience": patience,
-    }
-    chosen: EM = replace(METHODS[method], **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # each of its field's type
-    if method == "bond" and not chosen.verifier:
-        raise UsageError("train em --method bond: name the verifier that chooses, such as --verifier 'reward_model(\"lab/orm\")'")
-    base, recipe = _start(model, epochs, batch, rate, lora, 0)
-    _, gentle = _start(model, epochs, batch, rate, lora, 0, scale=0.1)
-    resume = shlex.join(["ponder", *sys.argv[1:]])
-    loop = Loop(base, tuple(task), dev, chosen, recipe, gentle, out, seed, slice_, hint, (), max_tokens, resume)
-    report(loop, as_json=json)
+    data = gather(study, share=share, seed=seed, step=step_end(step))
+    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    name = prompt or ("genrm_cot@1" if writer else "lab_genrm@1" if is_lab(base) else "genrm_direct@1")
+    asking = form(name)
+    if writer:
+        how = Writing(writer, rationales, most, asking, form("genrm_cot_guided@1"), max_tokens)
+        said = write(data.train, how, out.with_name(out.name + ".bank.db"), resume=shlex.join(["ponder", *sys.argv[1:]]))
+    else:
+        said = learner.direct(data.train, asking)
+    verify = learner.balanced(said, asking)
+    both = learner.unified(verify, learner.solutions(data.train), weight)
+    trained = finetune(base, learner.repeated(both, seed=seed), out, recipe=recipe, seed=seed)
+    finish(trained, f"judge({policy_spec(out)}, prompt={name!r})", data.held_out, as_json=json)
 
 
-def report(loop: Loop, *, as_json: bool) -> None:
-    """Run a loop, and print each round."""
-    from dataclasses import asdict
-
-    from ponder.cli import output
-    from ponder.learners.em import best
-
-    reports = []
-    for one in loop.run():
-        reports.append(one)
-        if as_json:
-            print(json_.dumps(asdict(one)), flush=True)
-        else:
-            print(f"ponder: round {one.round}: pass@1 {one.pass_at[1]:.3f}", file=sys.stderr)
-    if not as_json:
-        ks = sorted(reports[0].pass_at)
-        head = ["round", "kept", "sampled tokens", "trained tokens", "FLOPs", *(f"pass@{k}" for k in ks), "entropy"]
-        rows = [
-            [
-                str(one.round),
-                str(one.kept),
-                f"{one.sampled_tokens:,}",
-                f"{one.trained_tokens:,}",
-                f"{one.train_flops:.2g}",
-                *(f"{one.pass_at[k]:.3f}" for k in ks),
-                f"{one.entropy:.3f}",
-            ]
-            for one in reports
-        ]
-        output.table(head, rows)
-        print(
-            f"ponder: best by held-out pass@1: round {best(reports).round}, {loop.policy(best(reports).round)}", file=sys.stderr
-        )
+# Loaded with their first use; with the help here, `ponder train --help` loads neither.
+app.command(
+    "ponder.cli.circle:em",
+    name="em",
+    help="Learn from verified samples of its own, round by round (STaR, ReST-EM, RFT, V-STaR ...).",
+)
+app.command("ponder.cli.circle:rl", name="rl", help="Reinforce a policy with a grader's verdicts as rewards: GRPO or RLOO.")
 
 
-def _start(
+def start(
     model: str,
     epochs: float,
     batch: int,
@@ -449,5 +323,6 @@ def _start(
     )
 
 
-def _step(text: str) -> str:
+def step_end(text: str) -> str:
+    """The separator as it is typed, as it is meant."""
     return text.replace("\\n", "\n")

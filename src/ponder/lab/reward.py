@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ponder.errors import DataError, UsageError
+from ponder.lab.blas import one_thread
 from ponder.lab.model import (
     BLOCK,
     Ints,
@@ -235,7 +236,7 @@ class RewardEngine:
         for ids in sequences:
             self._check(ids)
         found: list[Doubles] = []
-        with self._lock:
+        with self._lock, one_thread():
             for part in _parts(sequences):
                 paths = self._read(sequences[part])
                 found += [self._logits[path[np.asarray(at, np.int64)]] for path, at in zip(paths, positions[part], strict=True)]

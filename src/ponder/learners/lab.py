@@ -1,7 +1,7 @@
 """Train the lab models from procedurally generated problems (extra `train`: torch).
 
     python -m ponder.learners.lab train base DIR      trains a size; the shipped weights' card states steps and seed
-    python -m ponder.learners.lab install base DIR    makes what lies in DIR the shipped weights of that size
+    python -m ponder.learners.lab install base DIR    makes what lies in DIR the shipped weights of that name, a size or a verifier's
     python -m ponder.learners.lab card                measures the shipped weights on test problems, rewrites their cards
 
 A step sees two groups of countdown and one of chain problems of the train split, each of one size, so that no token is
@@ -140,12 +140,23 @@ def train(
     _write(model, shape, out, facts())
 
 
-def install(size: str, folder: Path) -> None:
-    """Make the weights that `train` wrote into a folder the shipped ones of a size, with their training facts as the card."""
+def install(name: str, folder: Path) -> None:
+    """Make the weights in a folder the shipped ones of a name, with their training facts as the card.
+
+    name: a size, or that of a reward model, whose `reward.json` goes along and whose calibration becomes a part of the card.
+    """
     target = Path(weights.__file__).parent / "weights"
-    for source, name in (("model.safetensors", f"{size}.safetensors"), ("config.json", f"{size}.json")):
-        (target / name).write_bytes((folder / source).read_bytes())
-    (target / f"{size}.card.json").write_bytes((folder / "card.json").read_bytes())
+    for source, kept in (
+        ("model.safetensors", f"{name}.safetensors"),
+        ("config.json", f"{name}.json"),
+        ("reward.json", f"{name}.reward.json"),
+    ):
+        if (folder / source).exists():
+            (target / kept).write_bytes((folder / source).read_bytes())
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    if (folder / "calibration.json").exists():
+        card["calibration"] = json.loads((folder / "calibration.json").read_text("utf-8"))
+    (target / f"{name}.card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
 
 
 def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], groups: list[Group], rate: float) -> dict[Family, float]:
@@ -216,7 +227,7 @@ def _main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("train", "install"):
         sub = verbs.add_parser(verb)
-        sub.add_argument("size", choices=sorted(SIZES))
+        sub.add_argument("size", choices=sorted(SIZES) if verb == "train" else None)
         sub.add_argument("folder", type=Path)
         if verb == "train":
             sub.add_argument("--seed", type=int, default=0)

@@ -10,14 +10,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ponder.errors import DataError
 from ponder.learners import models
-from ponder.learners.datasets import Sample
 from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_some, grouped, lora, require, run
+from ponder.types import Finish, Message
 
 
-def finetune(base: Path, samples: Sequence[Sample], out: Path, *, recipe: Recipe, seed: int = 0) -> Trained:
+class Imitated(Protocol):
+    """What can be imitated: a sample, or a reply of a judge to learn."""
+
+    @property
+    def problem(self) -> str:
+        """Id of its problem."""
+        ...
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """What was asked."""
+        ...
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Texts that join to the answer."""
+        ...
+
+    @property
+    def finish(self) -> Finish:
+        """How it ended."""
+        ...
+
+
+def finetune(base: Path, samples: Sequence[Imitated], out: Path, *, recipe: Recipe, seed: int = 0) -> Trained:
     """Train the policy in `base` to write these answers, and write the trained one into `out` when all is done.
 
     Args:

@@ -70,7 +70,7 @@ class Recipe:
     group: int = 8
     prompts: int = 16
     steps: int = 100
-    rate: float = 3e-4
+    rate: float = 1e-4
     beta: float = 0.0
     epsilon: float = 0.2
     temperature: float = 1.0
