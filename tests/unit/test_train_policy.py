@@ -185,7 +185,9 @@ class TestTraining:
         models.write_lab_tokenizer(tmp_path / "base")
         assert not models.is_lab(tmp_path / "base")
         data = samples(4)
-        trained = finetune(tmp_path / "base", data, tmp_path / "out", recipe=Recipe(epochs=40, batch=4, rate=0.02, lora_rank=rank))
+        trained = finetune(
+            tmp_path / "base", data, tmp_path / "out", recipe=Recipe(epochs=40, batch=4, rate=0.02, lora_rank=rank)
+        )
         assert trained.losses[-1][1] < trained.losses[0][1] - 0.2
         tokenizer, model = models.open_tokenizer(tmp_path / "out"), models.open_causal(tmp_path / "out").eval()
         losses = []

@@ -30,9 +30,9 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {"last": _last, "min
 class Aggregated:
     """The scores of another verifier, with what it says after each step made one number anew.
 
-    last   the value after the last step
-    min    the least (Lightman et al. 2023, arXiv:2305.20050, appendix E; Wang et al. 2023, arXiv:2312.08935, section 3.4)
-    prod   the product: all steps are right, if they were independent (Lightman et al., section 2.5)
+    last   the value after the last step: all that a value function says of the chain
+    min    the least (Math-Shepherd, Wang et al. 2023, arXiv:2312.08935, section 3.4)
+    prod   the product: that every step is right, if they were independent (Lightman et al. 2023, arXiv:2305.20050, section 2.6)
     mean   the mean
 
     A chain without values after steps has no score. The inner verifier is asked through the run: its scores are banked and paid for

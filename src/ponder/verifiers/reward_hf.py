@@ -56,8 +56,8 @@ class Transformers:
         self.own = (folder / "reward.json").is_file()
         facts = read_facts(folder / "reward.json") if self.own else None
         self.shape = _shape(name, folder, facts) if shape == "auto" else shape
-        facts = facts or Facts("outcome" if self.shape == "orm" else "process", STEPS.get(self.shape, "\n"))
-        self.facts = replace(facts, step=step or facts.step)
+        facts = facts or Facts(step=STEPS.get(self.shape, "\n"))
+        self.facts = replace(facts, kind="outcome" if self.shape == "orm" else "process", step=step or facts.step)
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
 
