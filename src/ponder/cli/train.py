@@ -31,6 +31,9 @@ Lora = Annotated[int, Parameter(name="--lora", help="Rank of adapters; 0 trains 
 Optimizer = Annotated[Literal["adamw", "muon"], Parameter(help="muon suits lab models that learn whole; its usual rate is 0.02.")]
 Half = Annotated[bool, Parameter(name="--bfloat16", negative="", help="Multiply in bfloat16.")]
 Solve = Annotated[float, Parameter(help="Weight of the language model's loss on right answers, beside the verifier's own.")]
+Surprise = Annotated[
+    bool, Parameter(negative="", help="Let the head read how surprised the model is by the answer (lab models).")
+]
 Seed = Annotated[int, Parameter(help="Of splits, order and draws.")]
 Checkpoints = Annotated[int, Parameter(help="How many to keep along the way, in step-N folders.")]
 Share = Annotated[float, Parameter(help="Share of the problems that is held out to measure on.")]
@@ -71,6 +74,7 @@ def outcome(
     hard: Hard = "",
     hard_weight: HardWeight = 4.0,
     solve: Solve = 0.0,
+    surprise: Surprise = False,
     epochs: Epochs = 1.0,
     batch: Batch = 128,
     rate: Rate = None,
@@ -113,6 +117,7 @@ def outcome(
             every_token=every_token,
             weights=weights,
             solve=solve,
+            surprise=surprise,
             step=end,
             recipe=recipe,
             seed=seed,
@@ -133,6 +138,7 @@ def process(
     hard: Hard = "",
     hard_weight: HardWeight = 4.0,
     solve: Solve = 0.0,
+    surprise: Surprise = False,
     epochs: Epochs = 1.0,
     batch: Batch = 128,
     rate: Rate = None,
@@ -178,6 +184,7 @@ def process(
         out,
         weights=weights and [*weights, *[1.0] * len(given)],
         solve=solve,
+        surprise=surprise,
         step=end,
         aggregate=aggregate,
         recipe=recipe,

@@ -6,6 +6,9 @@ a chain that is known costs nothing. Nodes that were not used for longest make r
 
 A value is a bit-for-bit function of the weights and the tokens up to it: the kernel is that of `ponder.lab.model.forward`, row by row
 with fixed shapes; only where a row finds the keys of those before it differs. What is cached, and what else is scored, changes nothing.
+
+A head may read the model's own surprise beside its state: the transformer is a language model still, and the least probable token of an answer
+so far often tells an error that the state at the end of a step has lost (`Facts.surprise`).
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ponder.errors import DataError, UsageError
+from ponder.lab.batch import project
 from ponder.lab.blas import one_thread
 from ponder.lab.model import (
     BLOCK,
+    Floats,
     Ints,
     Weights,
     _attend,
@@ -39,13 +44,15 @@ from ponder.lab.model import (
     prepare,
     read_shape,
 )
-from ponder.lab.tokenizer import EOS, PAD, VOCABULARY, encode_prompt, pieces
+from ponder.lab.sampling import log_softmax
+from ponder.lab.tokenizer import EOS, NEWLINE, PAD, VOCABULARY, encode_prompt, pieces
 
 Doubles: TypeAlias = NDArray[np.float64]
 Aggregate: TypeAlias = Literal["last", "min", "prod", "mean"]
 
 NODES = 65_536  # tokens kept: 64 MB for a model of size `base`
 ROWS = 128  # of one forward pass: the keys that so many rows read fit into a processor's cache
+SCALE = 16.0  # of the log-likelihood that a head reads
 TOGETHER = 16_384  # tokens of sequences that are looked up together; fewer than NODES
 
 
@@ -58,12 +65,15 @@ class Facts:
         step: the text that ends a step.
         aggregate: how the values of a process model become the chain's.
         read: where the value of an outcome stands: at the end token of a finished answer (`eos`), or at the last token before it (`last`).
+        surprise: the head reads two numbers after the state: over the tokens of the answer so far, which begins after the first line, the
+            least log-probability, and their sum divided by SCALE.
     """
 
     kind: Literal["outcome", "process"] = "outcome"
     step: str = "\n"
     aggregate: Aggregate = "last"
     read: Literal["eos", "last"] = "eos"
+    surprise: bool = False
 
 
 def read_facts(file: Path) -> Facts:
@@ -81,9 +91,10 @@ def read_facts(file: Path) -> Facts:
         ("kind", facts.kind, ("outcome", "process")),
         ("aggregate", facts.aggregate, ("last", "min", "prod", "mean")),
         ("read", facts.read, ("eos", "last")),
+        ("surprise", facts.surprise, (False, True)),
     ):
         if value not in allowed:
-            raise DataError(f"{file}: {name} = {value!r} must be one of {', '.join(allowed)}")
+            raise DataError(f"{file}: {name} = {value!r} must be one of {', '.join(map(str, allowed))}")
     if not isinstance(facts.step, str) or not facts.step:
         raise DataError(f"{file}: step = {facts.step!r} must be the text that ends a step")
     return facts
@@ -256,6 +267,9 @@ class RewardEngine:
         self._keys = np.zeros((shape.layers, nodes, shape.head), np.float32)  # memory is taken up only as nodes are
         self._values = np.zeros_like(self._keys)
         self._logits = np.zeros(nodes)
+        self._states = np.zeros((nodes if self.facts.surprise else 0, shape.width), np.float32)
+        self._surprise = np.zeros((nodes, 2))  # least log-probability and log-likelihood of the answer so far
+        self._answer = np.zeros(nodes, np.bool_)  # whether what comes next belongs to the answer
         self._edge = np.zeros(nodes, np.int64)  # parent * vocabulary + token
         self._used = np.zeros(nodes, np.int64)  # when last
         self._depth = np.zeros(nodes, np.int64)
@@ -337,8 +351,22 @@ class RewardEngine:
             x = x + _multiply(mixed.reshape(padded, -1), layer.out)
             gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
             x = x + _multiply(_swish(gate_up, shape.inner), layer.down)
-        states = _normalize(x, shape.epsilon)[:rows].astype(np.float64)
-        self._logits[nodes[:rows]] = (states * self._head).sum(-1) + self._bias
+        states = _normalize(x, shape.epsilon)[:rows]
+        read = states.astype(np.float64)
+        if self.facts.surprise:
+            read = np.concatenate([read, self._surprises(tokens[:rows], nodes[:rows], states)], -1)
+        self._logits[nodes[:rows]] = (read * self._head).sum(-1) + self._bias
+
+    def _surprises(self, tokens: Ints, nodes: Ints, states: Floats) -> Doubles:
+        """What the head reads beside the states of these nodes, parents before children, [rows, 2]."""
+        self._states[nodes] = states
+        parents = self._edge[nodes] // self.weights.shape.vocabulary
+        said = log_softmax(project(self.weights, self._states[parents]))[np.arange(len(tokens)), tokens].astype(np.float64)
+        for token, node, parent, own in zip(tokens.tolist(), nodes.tolist(), parents.tolist(), said.tolist(), strict=True):
+            least, total = self._surprise[parent]
+            self._surprise[node] = (min(least, own), total + own) if self._answer[parent] else (0.0, 0.0)
+            self._answer[node] = self._answer[parent] or token == NEWLINE
+        return self._surprise[nodes] / (1.0, SCALE)
 
 
 def _parts(sequences: Sequence[Sequence[int]]) -> list[slice]:
@@ -364,12 +392,14 @@ def _load(files: Files) -> tuple[Weights, Doubles, float]:
         raise DataError(f"{files.weights}: no lab reward model ({error})") from None
     bias = tensors.pop("score.bias", np.zeros(1, np.float32))
     head = tensors.pop("score.weight", np.zeros((0, 0), np.float32))
-    if set(tensors) != _names(shape) or head.shape != (1, shape.width) or bias.shape != (1,):
+    width = shape.width + 2 * read_facts(files.facts).surprise
+    if set(tensors) != _names(shape) or head.shape != (1, width) or bias.shape != (1,):
         raise DataError(
-            f"{files.weights}: must hold the tensors of its config and score.weight [1, {shape.width}]; it differs in "
+            f"{files.weights}: must hold the tensors of its config and score.weight [1, {width}]; it differs in "
             f"{sorted(set(tensors) ^ _names(shape))[:3]} and has score.weight {list(head.shape)}"
         )
     if shape.vocabulary != len(VOCABULARY):
         raise DataError(f"{files.config}: vocab_size is {shape.vocabulary}; the lab's is {len(VOCABULARY)}")
-    scale = tensors["model.norm.weight"].astype(np.float64)
-    return prepare(shape, tensors, fingerprint=files.fingerprint), head[0].astype(np.float64) * scale, float(bias[0])
+    read = head[0].astype(np.float64)
+    read[: shape.width] *= tensors["model.norm.weight"]
+    return prepare(shape, tensors, fingerprint=files.fingerprint), read, float(bias[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ponder import lab
-from ponder.errors import DataError, MissingExtraError
+from ponder.errors import DataError, MissingExtraError, UsageError
 from ponder.lab import tokenizer as vocabulary
 from ponder.types import JSON, Message
 
@@ -185,6 +185,33 @@ def open_process(folder: Path) -> PreTrainedModel:
     return _zeroed(_open(AutoModelForTokenClassification, folder, num_labels=1), folder)
 
 
+def open_surprised(folder: Path) -> PreTrainedModel:
+    """As `open_process` for a lab model, with a head that reads two numbers more (`ponder.lab.reward.Facts.surprise`), zero where new.
+
+    Raises `UsageError` for any other model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not is_lab(folder):
+        raise UsageError(f"{folder}: only models of the lab's shape have a head that reads surprise; leave it out")
+    model = open_process(folder) if not _surprised(folder) else _headless(folder)
+    width = model.config.hidden_size
+    head = torch.nn.Linear(width + 2, 1)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        kept = {
+            name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items() if name.startswith("score.")
+        }
+        if "score.weight" in kept:
+            head.weight[:, : kept["score.weight"].shape[1]] = kept["score.weight"]
+        if "score.bias" in kept:
+            head.bias.copy_(kept["score.bias"])
+    model.score = head
+    return model
+
+
 def save(model: nn.Module, source: Path, folder: Path, extra: Mapping[str, JSON] | None = None) -> None:
     """Write weights, and the tokenizer of `source`, into `folder`; a lab model stays one. `extra` becomes reward.json.
 
@@ -258,7 +285,7 @@ def write_lab_tokenizer(folder: Path) -> None:
     whole.save_pretrained(folder)
 
 
-def _open(kind: type, folder: Path, **more: object) -> PreTrainedModel:
+def _open(kind: type, folder: Path, *, ignore_head: bool = False, **more: object) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig
 
@@ -272,7 +299,13 @@ def _open(kind: type, folder: Path, **more: object) -> PreTrainedModel:
         return cast(
             "PreTrainedModel",
             kind.from_pretrained(  # type: ignore[attr-defined]  # the Auto classes share no typed base
-                folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+                folder,
+                config=config,
+                ignore_mismatched_sizes=ignore_head,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
             ),
         )
     finally:
@@ -288,6 +321,20 @@ def _zeroed(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
                 parameter.zero_()
     model.config.pad_token_id = open_tokenizer(folder).pad_token_id
     return model
+
+
+def _surprised(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / REWARD).read_text("utf-8")).get("surprise"))
+    except (OSError, ValueError):
+        return False
+
+
+def _headless(folder: Path) -> PreTrainedModel:
+    """Token classification over a folder whose head is of another width: that of the folder is left out."""
+    from transformers import AutoModelForTokenClassification
+
+    return _open(AutoModelForTokenClassification, folder, ignore_head=True, num_labels=1)
 
 
 def _tensors(folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ def train_outcome(
     every_token: bool = False,
     weights: Sequence[float] | None = None,
     solve: float = 0.0,
+    surprise: bool = False,
     step: str = "\n",
     recipe: Recipe,
     seed: int = 0,
@@ -50,6 +51,7 @@ def train_outcome(
         every_token: give the verdict as the label at every token of the answer. The result has the form of a process reward model.
         weights: of the samples, above 0, such as 4 for a wrong answer that an earlier verifier believed; all 1 when None.
         solve: weight of the language model's loss on right answers, with `every_token`; at least 0.
+        surprise: let the head read how surprised the model is by its own answer, with `every_token`. For models of the lab's shape.
         step: the separator at which its user is to cut answers into steps.
         recipe: how long and how hard.
         seed: of order and adapters. One seed gives one file on one machine with as many threads.
@@ -72,7 +74,9 @@ def train_outcome(
         rows = balance([sample.correct for sample in samples], rows)
     if every_token:
         reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": "last"}
-        return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve)
+        reward |= {"surprise": True} if surprise else {}
+        model = models.open_surprised(base) if surprise else models.open_process(base)
+        return fit(model, "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve, surprise)
     reward = _facts(tokenizer, step)
     return fit(models.open_outcome(base), "SEQ_CLS", rows, base, out, reward, recipe, seed, solve)
 
@@ -84,7 +88,7 @@ def labelled(tokenizer: PreTrainedTokenizerBase, sample: Sample, weight: float =
     if not every_token:
         return Labelled(answer.ids, [label], weight)
     labels = [UNKNOWN] * answer.prompt + [label] * (len(answer.ids) - answer.prompt)
-    return Labelled(answer.ids, labels, weight, answer.prompt if sample.correct else None)
+    return Labelled(answer.ids, labels, weight, answer.prompt, sample.correct)
 
 
 def balance(verdicts: Sequence[bool], rows: Sequence[Labelled]) -> list[Labelled]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from ponder.errors import DataError, UsageError
+from ponder.lab.reward import SCALE
 from ponder.learners import models
 from ponder.learners.labels import Stepwise
 from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_some, grouped, lora, require, run
@@ -38,13 +39,14 @@ Aggregate: TypeAlias = Literal["last", "min", "prod", "mean"]
 class Labelled:
     """Token ids, and labels in [0, 1] or UNKNOWN: one for each id, or a single one for the whole. weight: of each of its labels.
 
-    solution: where in the ids a right answer begins, which a language model may imitate; None for a wrong one.
+    answer: where in the ids the answer begins. right: whether it is right, so that a language model may imitate it.
     """
 
     ids: Sequence[int]
     labels: Sequence[float]
     weight: float = 1.0
-    solution: int | None = None
+    answer: int = 0
+    right: bool = False
 
     @property
     def known(self) -> int:
@@ -59,6 +61,7 @@ def train_process(
     *,
     weights: Sequence[float] | None = None,
     solve: float = 0.0,
+    surprise: bool = False,
     step: str = "\n",
     aggregate: Aggregate = "min",
     recipe: Recipe,
@@ -72,6 +75,7 @@ def train_process(
         out: a folder; what an earlier training left there is replaced.
         weights: of the chains, above 0, such as 4 for a hard negative; all 1 when None.
         solve: weight of the language model's loss on right chains, at least 0. Needs tied embeddings, and weights that all learn.
+        surprise: let the head read how surprised the model is by its own answer, too. For models of the lab's shape.
         step: the separator at which its user is to cut answers into steps.
         aggregate: how its user is to make one number of the steps' values; Math-Shepherd takes the minimum (section 3.4).
         recipe: how long and how hard.
@@ -86,7 +90,9 @@ def train_process(
     tokenizer = models.open_tokenizer(base)
     rows = [stepwise(tokenizer, chain, weight) for chain, weight in zip(chains, checked(weights, len(chains)), strict=True)]
     reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": aggregate}
-    return fit(models.open_process(base), "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve)
+    reward |= {"surprise": True} if surprise else {}
+    model = models.open_surprised(base) if surprise else models.open_process(base)
+    return fit(model, "TOKEN_CLS", rows, base, out, reward, recipe, seed, solve, surprise)
 
 
 def stepwise(tokenizer: PreTrainedTokenizerBase, chain: Stepwise, weight: float = 1.0) -> Labelled:
@@ -98,7 +104,7 @@ def stepwise(tokenizer: PreTrainedTokenizerBase, chain: Stepwise, weight: float 
             labels[end] = label
     read = 1 + max((at for at, label in enumerate(labels) if label != UNKNOWN), default=-1)
     right = chain.finished and chain.labels[-1:] == (1.0,)
-    return Labelled(encoded.ids[:read], labels[:read], weight, encoded.prompt if right else None)
+    return Labelled(encoded.ids[:read], labels[:read], weight, encoded.prompt, right)
 
 
 def checked(weights: Sequence[float] | None, count: int) -> Sequence[float]:
@@ -132,6 +138,18 @@ def imitation(states: torch.Tensor, embedding: torch.Tensor, targets: torch.Tens
     return cross_entropy(logits.float(), targets[:, 1:][known])
 
 
+def surprises(states: torch.Tensor, embedding: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a head reads beside the states: least log-probability, and log-likelihood / SCALE, of the answer up to each token, [rows, length, 2]."""
+    import torch
+
+    ids, at = inputs["input_ids"], torch.arange(inputs["input_ids"].shape[1])
+    logits = (states[:, :-1] @ embedding.T.to(states.dtype)).float()
+    said = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    said = torch.cat([said.new_zeros(len(ids), 1), said], 1)
+    said = torch.where((at >= inputs["answers"]) & (inputs["attention_mask"] > 0), said, 0.0)
+    return torch.stack([said.cummin(1).values, said.cumsum(1) / SCALE], -1)
+
+
 def collate(rows: Sequence[Labelled], pad: int) -> dict[str, torch.Tensor]:
     """Rows as tensors [rows, longest] of ids, mask and labels (or labels [rows, 1]), padded on the right, and weights [rows, 1].
 
@@ -146,11 +164,13 @@ def collate(rows: Sequence[Labelled], pad: int) -> dict[str, torch.Tensor]:
         ids[at, : len(row.ids)] = row.ids
         mask[at, : len(row.ids)] = 1
         labels[at, : len(row.labels)] = row.labels
-        if row.solution is not None:
-            targets[at, row.solution : len(row.ids)] = row.ids[row.solution :]
+        if row.right:
+            targets[at, row.answer : len(row.ids)] = row.ids[row.answer :]
     arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels, "targets": targets}
-    weights = torch.tensor([[row.weight] for row in rows])
-    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"weights": weights}
+    columns = {"weights": [[row.weight] for row in rows], "answers": [[row.answer] for row in rows]}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
+        name: torch.tensor(column) for name, column in columns.items()
+    }
 
 
 def fit(
@@ -163,8 +183,10 @@ def fit(
     recipe: Recipe,
     seed: int,
     solve: float = 0.0,
+    surprise: bool = False,
 ) -> Trained:
     """Train a model with one logit for each label, and write it into `out`. kind: TOKEN_CLS or SEQ_CLS."""
+    import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
     if solve and (kind != "TOKEN_CLS" or recipe.lora_rank or not model.config.tie_word_embeddings):
@@ -185,12 +207,15 @@ def fit(
         def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *_: object, **__: object) -> torch.Tensor:
             labels, targets, weights = inputs["labels"], inputs["targets"], inputs["weights"]
             read = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
-            if not solve or not (targets != UNKNOWN).any():
+            if not solve and not surprise:
                 return log_loss(model(**read).logits.reshape(labels.shape), labels, weights)
             with self.accelerator.autocast():  # which is otherwise entered by the whole model
                 states = model.base_model(**read).last_hidden_state
-            judged = log_loss(model.score(states).reshape(labels.shape), labels, weights)
-            return judged + solve * imitation(states, model.get_input_embeddings().weight, targets)
+            embedding = model.get_input_embeddings().weight
+            if surprise:
+                states_read = torch.cat([states, surprises(states, embedding, inputs)], -1)
+            judged = log_loss(model.score(states_read if surprise else states).reshape(labels.shape), labels, weights)
+            return judged + (solve * imitation(states, embedding, targets) if solve and (targets != UNKNOWN).any() else 0.0)
 
     adapters = lora(model, recipe, kind)
     if adapters is not None:
