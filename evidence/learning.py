@@ -136,9 +136,9 @@ def rl_arm(tokens: int) -> Arm:
     steps = max(10, round(tokens / (group * prompts * 26)))
     if not out.is_dir():
         task = cast("Task", parse(TRAIN, "tasks"))
-        reinforce(base(), task, out, Reinforcement(group=group, prompts=prompts, steps=steps, rate=3e-4, seed=0), report=_told)
+        reinforce(base(), task, out, Reinforcement(group=group, prompts=prompts, steps=steps, rate=1e-4, seed=0), report=_told)
     cost = json.loads((out / "card.json").read_text())["training"]["cost"]
-    return Arm("grpo", 0, out, cost["sampled"], cost["trained"], cost["flops"])
+    return Arm("grpo", 0, out, cost["sampled_tokens"], cost["trained_tokens"], cost["flops"])
 
 
 def worked(n: int) -> list[Sample]:

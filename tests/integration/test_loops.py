@@ -96,7 +96,10 @@ def test_a_hint_is_a_right_answer():
         assert check(answer_of(problem), [int(one) for one in body["numbers"].split(",")], int(body["target"])).ok
     task = chain(n=3, split="train")
     [first] = hinted(task, {task.problems[0].question.id}, "").problems
-    assert first.question.messages[-1].text == f"{task.problems[0].question.messages[-1].text}<hint>{task.problems[0].reference}</hint>"
+    assert (
+        first.question.messages[-1].text
+        == f"{task.problems[0].question.messages[-1].text}<hint>{task.problems[0].reference}</hint>"
+    )
 
 
 def test_labelling_again_costs_nothing_and_gives_the_same_labels(tmp_path):

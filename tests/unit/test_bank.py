@@ -16,7 +16,7 @@ from ponder.core import END, Ask, Pool, Sampling, Until
 from ponder.run import solve
 from ponder.spec import parse
 from ponder.testing import MazePolicy
-from ponder.types import Chain, Step, Tokens, Usage
+from ponder.types import Chain, Score, Step, Tokens, Usage
 
 POOL = Pool("policy", "chain", "sampling", "0")
 
@@ -388,6 +388,21 @@ def test_a_free_verifier_is_asked_each_time():
     scored(bank, verifier, "a")
     scored(bank, verifier, "a")
     assert verifier.judged == ["a", "a"]
+
+
+def test_an_open_chain_and_a_finished_one_of_the_same_text_have_scores_of_their_own():
+    class Ends:
+        fingerprint = "ends"
+
+        async def score(self, chains, run):
+            return [Score(1.0 if chain.finish == "stop" else 0.25, usage=Usage(scored=1)) for chain in chains]
+
+    bank = TableBank(MemoryTable())
+    step = ROOT.then(Step("so"))
+    ended, cut = ROOT.then(Step("so"), "stop"), ROOT.then(Step("so"), "length")
+    for chains in ([step], [ended], [cut, ended, step]):
+        values = [score.value for score in asyncio.run(bank.score(Ends(), chains, None))]
+        assert values == [1.0 if chain.finish == "stop" else 0.25 for chain in chains]
 
 
 def test_failed_scores_are_not_kept():

@@ -10,7 +10,7 @@ import pytest
 from lab_models import SHAPE, obvious_logits, random_tensors, random_weights
 
 from ponder.lab.engine import Engine
-from ponder.lab.model import BLOCK, SPAN, Cache, forward, load_weights, logits, save
+from ponder.lab.model import BLOCK, SPAN, Cache, Slots, forward, load_weights, logits, save
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, SHAPE.vocabulary, SHAPE.positions).tolist()
@@ -32,7 +32,7 @@ def test_a_row_gives_the_same_bits_in_any_batch_order_and_split_between_prefill_
         for first, last in itertools.pairwise(parts):
             rows = [(slot, position) for slot in order for position in range(first, last)]
             slots, positions = np.array(rows + [(4, 0)] * (-len(rows) % BLOCK)).T
-            states = forward(weights, cache, tokens[np.minimum(slots, 3), positions], positions, slots)
+            states = forward(weights, Slots(cache, positions, slots), tokens[np.minimum(slots, 3), positions], positions)
             for row, values in zip(rows, logits(weights, states), strict=False):
                 out[row] = values
         return out
@@ -47,9 +47,10 @@ def test_a_row_gives_the_same_bits_in_any_batch_order_and_split_between_prefill_
 def test_what_a_slot_held_before_does_not_matter():
     weights, tokens, positions = random_weights(), np.array(IDS[:BLOCK]), np.arange(BLOCK)
     cache = Cache.empty(SHAPE, 1)
-    clean = forward(weights, cache, tokens, positions, np.zeros(BLOCK, np.int64))
-    forward(weights, cache, tokens[::-1].copy(), positions + 3, np.zeros(BLOCK, np.int64))
-    again = forward(weights, cache, tokens, positions, np.zeros(BLOCK, np.int64))
+    slots = np.zeros(BLOCK, np.int64)
+    clean = forward(weights, Slots(cache, positions, slots), tokens, positions)
+    forward(weights, Slots(cache, positions + 3, slots), tokens[::-1].copy(), positions + 3)
+    again = forward(weights, Slots(cache, positions, slots), tokens, positions)
     np.testing.assert_array_equal(again, clean)
 
 

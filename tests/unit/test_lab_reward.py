@@ -362,3 +362,44 @@ def test_shipped_models_are_found_by_name_and_others_are_not(tmp_path, monkeypat
     assert RewardEngine(Files.named("prm")).facts.kind == "process"
     with pytest.raises(UsageError, match="lab/orm: no such reward model comes with the lab; there are prm"):
         Files.named("orm")
+
+
+def surprised(path, weights=(0.7, -0.3)):
+    """A model whose head reads surprise alone."""
+    path.mkdir(exist_ok=True)
+    head = np.concatenate([np.zeros((1, SHAPE.width)), [weights]], 1).astype(np.float32)
+    save(path, SHAPE, random_tensors() | {"score.weight": head})
+    (path / "reward.json").write_text(json.dumps({"kind": "process", "surprise": True}))
+    return path
+
+
+def test_a_head_reads_the_least_log_probability_and_the_log_likelihood_of_the_answer(tmp_path):
+    engine = RewardEngine(surprised(tmp_path / "model"))
+    ids = encode_prompt("chain 3+4*2", "3+4=7\n7*2=14\nanswer: 14\n")
+    prompt = len(encode_prompt("chain 3+4*2"))
+    said = np.log(np.exp(rows := obvious_logits(ids)) / np.exp(rows).sum(-1, keepdims=True))
+    own = [said[at - 1, ids[at]] for at in range(prompt, len(ids))]
+    weights = np.array([0.7, -0.3]).astype(np.float16)
+    [found] = all_logits(engine, [ids])
+    np.testing.assert_allclose(found[:prompt], 0, atol=1e-9)  # nothing is said yet
+    for count in range(1, len(own) + 1):
+        expected = weights[0] * min(own[:count]) + weights[1] * sum(own[:count]) / reward.SCALE
+        assert found[prompt + count - 1] == pytest.approx(expected, abs=2e-3)
+
+
+def test_surprise_is_the_same_bits_however_it_is_scored(tmp_path):
+    folder_ = surprised(tmp_path / "model")
+    problem, text = "chain 3+4*2", "3+4=7\n7*2=14\nanswer: 14\n"
+    sequences = [encode_prompt(problem, text[:end]) for end in (0, 6, 13, len(text))] + [encode_prompt(problem, "3+4=8\n")]
+    together = all_logits(RewardEngine(folder_), sequences)
+    alone = [all_logits(RewardEngine(folder_), [ids])[0] for ids in sequences]
+    grown = RewardEngine(folder_)
+    piecewise = [all_logits(grown, [ids])[0] for ids in sequences]
+    for one, other, third in zip(together, alone, piecewise, strict=True):
+        assert np.array_equal(one, other)
+        assert np.array_equal(one, third)
+
+
+def test_a_head_of_the_wrong_width_for_its_facts_is_refused(tmp_path):
+    with pytest.raises(DataError, match=rf"must hold the tensors of its config and score.weight \[1, {SHAPE.width + 2}\]"):
+        RewardEngine(folder(tmp_path / "model", surprise=True))

@@ -437,7 +437,10 @@ def test_a_chain_scored_step_by_step_costs_its_positions_once():
     booked = [event.spent.usage.scored for event in outcome.events]
     assert booked == [3, 9, 11, 16]
     assert outcome.spent.usage.prompt == 6 * 5
-    assert [score.usage.scored for score in outcome.events[1].scores] == [5, 5]  # a score tells of the whole chain, wherever it stands
+    assert [score.usage.scored for score in outcome.events[1].scores] == [
+        5,
+        5,
+    ]  # a score tells of the whole chain, wherever it stands
 
 
 def test_free_scores_stay_possible_when_the_budget_is_spent():

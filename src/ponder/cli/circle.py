@@ -123,6 +123,7 @@ def rl(
     scale_rewards: Literal["group", "batch", "none"] | None = None,
     loss_type: Literal["dapo", "grpo", "dr_grpo"] | None = None,
     iterations: int = 1,
+    rows: int = 64,
     checkpoints: Checkpoints = 0,
     seed: Seed = 0,
     limit: int | None = None,
@@ -143,6 +144,7 @@ def rl(
         scale_rewards: What rewards of grpo are divided by the deviation of.
         loss_type: How grpo takes the mean over tokens.
         iterations: Optimizer steps on the same answers.
+        rows: Answers in one forward pass; fewer need less memory.
         limit: Only the first so many problems.
     """
     from dataclasses import asdict, replace
@@ -161,7 +163,7 @@ def rl(
         group=group,
         prompts=prompts,
         steps=steps,
-        rate=(3e-4 if is_lab(base) else 1e-6) if rate is None else rate,
+        rate=(1e-4 if is_lab(base) else 1e-6) if rate is None else rate,
         beta=beta,
         epsilon=epsilon,
         temperature=temperature,
@@ -170,6 +172,7 @@ def rl(
         scale_rewards=scale_rewards,
         loss_type=loss_type,
         iterations=iterations,
+        rows=rows,
         seed=seed,
         checkpoints=checkpoints,
     )
@@ -178,7 +181,8 @@ def rl(
         if json:
             print(json_.dumps(asdict(update)), flush=True)
         elif update.step % max(1, steps // 20) == 0:
-            print(f"ponder: step {update.step} of {steps}: mean reward {update.reward:.3f}", file=sys.stderr)
+            mean = "none, as all answers were cut" if update.reward is None else f"{update.reward:.3f}"
+            print(f"ponder: step {update.step} of {steps}: mean reward {mean}", file=sys.stderr)
 
     trained = reinforce(base, replace(posed, problems=posed.problems[:limit]), out, recipe, report=told)
     print(f"ponder: {trained.folder}: {asdict(trained.cost)}", file=sys.stderr)

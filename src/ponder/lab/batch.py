@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ponder.lab.model import BLOCK, Cache, Floats, Ints, Weights, forward, logits
+from ponder.lab.model import BLOCK, Cache, Floats, Ints, Slots, Weights, forward, logits
 from ponder.lab.sampling import Settings, choose, log_softmax, uniforms
 from ponder.lab.tokenizer import EOS, PAD
 
@@ -288,13 +288,9 @@ def check(request: Request, weights: Weights, *, room: int = 1) -> None:
 def _forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slots: Ints, scratch: int) -> Floats:
     """Run `forward` on any number of rows, padded to whole blocks; gives the hidden states of the rows alone."""
     missing = -len(tokens) % BLOCK
-    states = forward(
-        weights,
-        cache,
-        np.concatenate([tokens, np.full(missing, PAD)]),
-        np.concatenate([positions, np.zeros(missing, np.int64)]),
-        np.concatenate([slots, np.full(missing, scratch)]),
-    )
+    at = np.concatenate([positions, np.zeros(missing, np.int64)])
+    memory = Slots(cache, at, np.concatenate([slots, np.full(missing, scratch)]))
+    states = forward(weights, memory, np.concatenate([tokens, np.full(missing, PAD)]), at)
     return states[: len(tokens)]
 
 

@@ -3,7 +3,7 @@
 Weights lie in fp16 safetensors under the names that `transformers.LlamaForCausalLM` gives them, with a config.json beside
 them, and are computed with in float32.
 
-`forward` has one kernel for prefill and decoding. A row is (token, position, cache slot). Everything a row's result
+`forward` has one kernel for prefill, decoding and scoring. A row is a token at a position, whose memory has those before it. Everything a row's result
 is computed from has a shape that depends on the row alone: matrices are multiplied in blocks of exactly BLOCK rows, and
 attention reads a number of keys that is the row's position rounded up to SPAN. So the same row gives the same bits
 whatever shares its batch, in whatever order.
@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,17 +106,47 @@ class Cache:
         self.values[:, targets, :length] = self.values[:, source, None, :length]
 
 
-def forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slots: Ints) -> Floats:
-    """Compute the last hidden states of rows, and write their keys and values into the cache.
+class Memory(Protocol):
+    """Where the rows of a pass leave their keys and values, and where they find those of the tokens before them."""
 
-    Rows of one slot may come in any order, as long as every earlier position of the slot is in the cache or among the rows.
+    def write(self, layer: int, keys: Floats, values: Floats) -> None:
+        """Keep keys and values of all rows, [rows, head] each."""
+        ...
+
+    def read(self, layer: int, rows: Ints, length: int) -> tuple[Floats, Floats]:
+        """Keys and values of the first `length` positions before and at these rows, [rows, length, head] each; later ones are ignored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The memory of rows (position, cache slot): those before a row are the positions before its own in the same slot."""
+
+    cache: Cache
+    positions: Ints
+    slots: Ints
+
+    def write(self, layer: int, keys: Floats, values: Floats) -> None:
+        """Into the slots, at the positions."""
+        self.cache.keys[layer, self.slots, self.positions] = keys
+        self.cache.values[layer, self.slots, self.positions] = values
+
+    def read(self, layer: int, rows: Ints, length: int) -> tuple[Floats, Floats]:
+        """The beginnings of the slots."""
+        slots = self.slots[rows]
+        return self.cache.keys[layer][slots, :length], self.cache.values[layer][slots, :length]
+
+
+def forward(weights: Weights, memory: Memory, tokens: Ints, positions: Ints) -> Floats:
+    """Compute the last hidden states of rows, and leave their keys and values in memory.
+
+    Rows may come in any order, as long as every token before them is in memory or among the rows.
 
     Args:
         weights: the model.
-        cache: of all slots.
+        memory: of the rows.
         tokens: [rows], rows a multiple of BLOCK.
         positions: [rows], 0 <= position < shape.positions.
-        slots: [rows].
 
     Returns:
         [rows, width], after the last norm without its scale, which `logits` multiplies in.
@@ -128,12 +159,10 @@ def forward(weights: Weights, cache: Cache, tokens: Ints, positions: Ints, slots
     for index, layer in enumerate(weights.layers):
         qkv = _multiply(_normalize(x, shape.epsilon), layer.qkv).reshape(rows, shape.heads + 2, shape.head)
         qk = _rotate(qkv[:, :-1], cos, sin)
-        cache.keys[index, slots, positions] = qk[:, -1]
-        cache.values[index, slots, positions] = qkv[:, -1]
+        memory.write(index, qk[:, -1], qkv[:, -1])
         mixed = np.empty((rows, shape.heads, shape.head), np.float32)
         for chosen, length, hidden in groups:
-            keys = cache.keys[index][slots[chosen], :length]
-            values = cache.values[index][slots[chosen], :length]
+            keys, values = memory.read(index, chosen, length)
             mixed[chosen] = _attend(qk[chosen, :-1], keys, values, hidden)
         x = x + _multiply(mixed.reshape(rows, -1), layer.out)
         gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
@@ -212,7 +241,7 @@ def load_weights(path: Path) -> Weights:
     raw = file.read_bytes()
     shape = read_shape(file.with_name("config.json") if path.is_dir() else path.with_suffix(".json"))
     tensors = {name: tensor.astype(np.float32) for name, tensor in load(raw).items()}
-    expected = _names(shape)
+    expected = names(shape)
     if set(tensors) != expected:
         raise ValueError(f"{file} does not hold the tensors of its config: {sorted(set(tensors) ^ expected)[:3]} ...")
     return prepare(shape, tensors, fingerprint=hashlib.sha256(raw).hexdigest()[:16])
@@ -291,8 +320,9 @@ def read_shape(config: Path) -> Shape:
     return Shape(**{field.name: values[_CONFIG[field.name]] for field in fields(Shape)})
 
 
-def _names(shape: Shape) -> set[str]:
+def names(shape: Shape) -> set[str]:
+    """The names of a model's tensors, as transformers has them."""
     parts: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj")
     parts += ("mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
-    names = {f"model.layers.{i}.{part}.weight" for i in range(shape.layers) for part in parts}
-    return names | {"model.embed_tokens.weight", "model.norm.weight"}
+    found = {f"model.layers.{i}.{part}.weight" for i in range(shape.layers) for part in parts}
+    return found | {"model.embed_tokens.weight", "model.norm.weight"}

@@ -4,8 +4,8 @@ Every token that was ever read is a node of one tree: its parent is the token be
 logit that the head gives there, so a chain whose beginning is known costs its new tokens only, equal beginnings are computed once, and
 a chain that is known costs nothing. Nodes that were not used for longest make room for new ones.
 
-A value is a bit-for-bit function of the weights and the tokens up to it: the kernel is that of `ponder.lab.model.forward`, row by row
-with fixed shapes; only where a row finds the keys of those before it differs. What is cached, and what else is scored, changes nothing.
+A value is a bit-for-bit function of the weights and the tokens up to it, since the kernel that samples is (`ponder.lab.model.forward`):
+what is kept, and what else is scored, changes nothing.
 
 A head may read the model's own surprise beside its state: the transformer is a language model still, and the least probable token of an answer
 so far often tells an error that the state at the end of a step has lost (`Facts.surprise`).
@@ -29,21 +29,7 @@ from numpy.typing import NDArray
 from ponder.errors import DataError, UsageError
 from ponder.lab.batch import project
 from ponder.lab.blas import one_thread
-from ponder.lab.model import (
-    BLOCK,
-    Floats,
-    Ints,
-    Weights,
-    _attend,
-    _group_by_span,
-    _multiply,
-    _names,
-    _normalize,
-    _rotate,
-    _swish,
-    prepare,
-    read_shape,
-)
+from ponder.lab.model import BLOCK, Floats, Ints, Weights, forward, names, prepare, read_shape
 from ponder.lab.sampling import log_softmax
 from ponder.lab.tokenizer import EOS, NEWLINE, PAD, VOCABULARY, encode_prompt, pieces
 
@@ -332,26 +318,11 @@ class RewardEngine:
         return [path[: len(ids)] for path, ids in zip(paths, sequences, strict=True)]
 
     def _compute(self, new: Ints, paths: Ints) -> None:
-        """As `ponder.lab.model.forward`, with nodes for slots. New rows are tokens, positions, nodes, and the paths that lead to them."""
+        """Compute new rows: tokens, positions, nodes, and the paths that lead to them."""
         rows = new.shape[1]
         tokens, positions, nodes, owners = np.pad(new, ((0, 0), (0, -rows % BLOCK)), constant_values=PAD)
-        shape, padded = self.weights.shape, len(tokens)
-        x = self.weights.embedding[tokens]
-        cos, sin = self.weights.cos[positions][:, None, :], self.weights.sin[positions][:, None, :]
-        groups = [(chosen, paths[owners[chosen], :length], hidden) for chosen, length, hidden in _group_by_span(positions)]
-        for index, layer in enumerate(self.weights.layers):
-            qkv = _multiply(_normalize(x, shape.epsilon), layer.qkv).reshape(padded, shape.heads + 2, shape.head)
-            qk = _rotate(qkv[:, :-1], cos, sin)
-            self._keys[index, nodes] = qk[:, -1]
-            self._values[index, nodes] = qkv[:, -1]
-            mixed = np.empty((padded, shape.heads, shape.head), np.float32)
-            for chosen, before, hidden in groups:
-                keys, values = self._keys[index].take(before, 0), self._values[index].take(before, 0)
-                mixed[chosen] = _attend(qk[chosen, :-1], keys, values, hidden)
-            x = x + _multiply(mixed.reshape(padded, -1), layer.out)
-            gate_up = _multiply(_normalize(x, shape.epsilon), layer.gate_up)
-            x = x + _multiply(_swish(gate_up, shape.inner), layer.down)
-        states = _normalize(x, shape.epsilon)[:rows]
+        memory = _Paths(self._keys, self._values, nodes, paths[owners])
+        states = forward(self.weights, memory, tokens, positions)[:rows]
         read = states.astype(np.float64)
         if self.facts.surprise:
             read = np.concatenate([read, self._surprises(tokens[:rows], nodes[:rows], states)], -1)
@@ -367,6 +338,24 @@ class RewardEngine:
             self._surprise[node] = (min(least, own), total + own) if self._answer[parent] else (0.0, 0.0)
             self._answer[node] = self._answer[parent] or token == NEWLINE
         return self._surprise[nodes] / (1.0, SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """The memory of rows in a tree: keys and values of all nodes, the node of each row, and the nodes from the root to it."""
+
+    keys: Floats  # [layers, nodes, head]
+    values: Floats
+    nodes: Ints  # [rows]
+    paths: Ints  # [rows, positions]
+
+    def write(self, layer: int, keys: Floats, values: Floats) -> None:
+        self.keys[layer, self.nodes] = keys
+        self.values[layer, self.nodes] = values
+
+    def read(self, layer: int, rows: Ints, length: int) -> tuple[Floats, Floats]:
+        before = self.paths[rows, :length]
+        return self.keys[layer].take(before, 0), self.values[layer].take(before, 0)
 
 
 def _parts(sequences: Sequence[Sequence[int]]) -> list[slice]:
@@ -393,10 +382,10 @@ def _load(files: Files) -> tuple[Weights, Doubles, float]:
     bias = tensors.pop("score.bias", np.zeros(1, np.float32))
     head = tensors.pop("score.weight", np.zeros((0, 0), np.float32))
     width = shape.width + 2 * read_facts(files.facts).surprise
-    if set(tensors) != _names(shape) or head.shape != (1, width) or bias.shape != (1,):
+    if set(tensors) != names(shape) or head.shape != (1, width) or bias.shape != (1,):
         raise DataError(
             f"{files.weights}: must hold the tensors of its config and score.weight [1, {width}]; it differs in "
-            f"{sorted(set(tensors) ^ _names(shape))[:3]} and has score.weight {list(head.shape)}"
+            f"{sorted(set(tensors) ^ names(shape))[:3]} and has score.weight {list(head.shape)}"
         )
     if shape.vocabulary != len(VOCABULARY):
         raise DataError(f"{files.config}: vocab_size is {shape.vocabulary}; the lab's is {len(VOCABULARY)}")
