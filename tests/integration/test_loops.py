@@ -10,17 +10,17 @@ import pytest
 
 pytest.importorskip("trl")
 
-from ponder.cli.bases import locate  # noqa: E402  after the skip
-from ponder.cli.circle import label  # noqa: E402
-from ponder.cli.em import Loop  # noqa: E402
-from ponder.cli.hints import answer_of, hinted  # noqa: E402
-from ponder.cli.loop import loop_of, read  # noqa: E402
-from ponder.errors import DataError, StudyError, UsageError  # noqa: E402
-from ponder.graders.countdown import check  # noqa: E402
-from ponder.learners.em import METHODS  # noqa: E402
-from ponder.learners.exports import read_stepwise  # noqa: E402
-from ponder.learners.training import Recipe  # noqa: E402
-from ponder.tasks.lab import chain, countdown  # noqa: E402
+from ponder.cli.bases import locate
+from ponder.cli.circle import label
+from ponder.cli.em import Loop
+from ponder.cli.hints import answer_of, hinted
+from ponder.cli.loop import loop_of, read
+from ponder.errors import DataError, StudyError, UsageError
+from ponder.graders.countdown import check
+from ponder.learners.em import METHODS
+from ponder.learners.exports import read_stepwise
+from ponder.learners.training import Recipe
+from ponder.tasks.lab import chain, countdown
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 TRAIN, DEV = "countdown(numbers=3, n=12, split='train')", "countdown(numbers=3, n=6, split='train', seed=7)"

@@ -75,9 +75,13 @@ def test_a_saved_policy_is_a_lab_model_again(folder, tmp_path):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), models.fresh(tmp_path / "out") as new:
-        (new / "half").write_text("")
-        raise RuntimeError
+    def fails():
+        with models.fresh(tmp_path / "out") as new:
+            (new / "half").write_text("")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
     assert list(tmp_path.iterdir()) == []
     with models.fresh(tmp_path / "out") as new:
         (new / "whole").write_text("")
