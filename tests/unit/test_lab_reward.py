@@ -377,7 +377,8 @@ def test_a_head_reads_the_least_log_probability_and_the_log_likelihood_of_the_an
     engine = RewardEngine(surprised(tmp_path / "model"))
     ids = encode_prompt("chain 3+4*2", "3+4=7\n7*2=14\nanswer: 14\n")
     prompt = len(encode_prompt("chain 3+4*2"))
-    rows = obvious_logits(random_tensors(), ids)
+    kept = {name: tensor.astype(np.float16) for name, tensor in random_tensors().items()}
+    rows = obvious_logits(kept, ids)
     said = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
     own = [said[at - 1, ids[at]] for at in range(prompt, len(ids))]
     weights = np.array([0.7, -0.3]).astype(np.float16)
@@ -385,7 +386,7 @@ def test_a_head_reads_the_least_log_probability_and_the_log_likelihood_of_the_an
     np.testing.assert_allclose(found[:prompt], 0, atol=1e-9)  # nothing is said yet
     for count in range(1, len(own) + 1):
         expected = weights[0] * min(own[:count]) + weights[1] * sum(own[:count]) / reward.SCALE
-        assert found[prompt + count - 1] == pytest.approx(expected, rel=1e-3, abs=2e-3)  # weights are kept in fp16
+        assert found[prompt + count - 1] == pytest.approx(expected, abs=1e-3)
 
 
 def test_surprise_is_the_same_bits_however_it_is_scored(tmp_path):
