@@ -84,6 +84,14 @@ def compare(
     return Claim(id_, text, found.value, found.low, found.high, target, test(found) if test else None, len(at(*a)), a[0].seeds)
 
 
+def ratio(top_P: np.ndarray, bottom_P: np.ndarray) -> Interval:
+    """Ratio of two means over the same problems, with its 95% bootstrap interval over problems."""
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(top_P), (2000, len(top_P)))
+    low, high = np.quantile(top_P[draws].mean(1) / bottom_P[draws].mean(1), [0.025, 0.975])
+    return Interval(float(top_P.mean() / bottom_P.mean()), float(low), float(high))
+
+
 def save(name: str, claims: Sequence[Claim]) -> None:
     """Write the claims, and print them."""
     body = {"claims": [asdict(claim) for claim in claims], "provenance": provenance()}

@@ -6,12 +6,10 @@ trains what is measured here.
 
 from __future__ import annotations
 
-import numpy as np
-
-from evidence.common import DOCS, Claim, at, compare, figures, insert, line, run_study, save, table
+from evidence.common import DOCS, Claim, at, compare, figures, insert, line, ratio, run_study, save, table
 from ponder.cli.curve import Line
 from ponder.cli.study import Study, check
-from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
+from ponder.scaling.bootstrap import paired_difference
 
 CHAIN, COUNTDOWN = "chain(14-20)", "countdown(4)"
 ORM, PRM, TRIAL = (f"reward_model(path='lab/{name}')" for name in ("orm", "prm", "orm_trial"))
@@ -100,15 +98,6 @@ def falls(name: str, model: str, best: Line) -> Claim:
         len(at(best, 64)),
         best.seeds,
     )
-
-
-def ratio(top_P: np.ndarray, bottom_P: np.ndarray) -> Interval:
-    """Ratio of two means over the same problems, with its 95% bootstrap interval over problems."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(top_P), (2000, len(top_P)))
-    low, high = np.quantile(top_P[draws].mean(1) / bottom_P[draws].mean(1), [0.025, 0.975])
-    [top], [bottom] = mean_intervals(top_P, seed=0), mean_intervals(bottom_P, seed=0)
-    return Interval(top.value / bottom.value, float(low), float(high))
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def label(
     rollouts: int = 8,
     method: Literal["exhaustive", "binary", "tree"] = "exhaustive",
     lazy: int = 0,
-    reuse: Annotated[bool, Parameter(negative="")] = False,
+    reuse: bool = True,
     verify: Annotated[bool, Parameter(negative="")] = False,
     completer: str = "",
     searches: int = 20,
