@@ -5,13 +5,15 @@ from __future__ import annotations
 import json as json_
 import shlex
 import sys
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
-from ponder.cli.train import Batch, Checkpoints, Epochs, Flag, JSONFlag, Lora, Model, Out, Rate, Seed, start
+from ponder.cli.train import Batch, Epochs, JSONFlag, Lora, Model, Out, Rate, Seed, start
 from ponder.errors import UsageError
+from ponder.learners.rl import Recipe
 
 if TYPE_CHECKING:
     from ponder.cli.em import Loop
@@ -110,22 +112,7 @@ def rl(
     out: Out,
     task: str,
     model: Model = "lab",
-    algorithm: Literal["grpo", "rloo"] = "grpo",
-    group: int = 8,
-    prompts: int = 16,
-    steps: int = 100,
-    rate: Rate = None,
-    beta: float = 0.0,
-    epsilon: float = 0.2,
-    temperature: float = 1.0,
-    max_tokens: int | None = None,
-    mask_truncated: Flag = False,
-    scale_rewards: Literal["group", "batch", "none"] | None = None,
-    loss_type: Literal["dapo", "grpo", "dr_grpo"] | None = None,
-    iterations: int = 1,
-    rows: int = 64,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
+    recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
     limit: int | None = None,
     json: JSONFlag = False,
 ) -> None:
@@ -133,59 +120,72 @@ def rl(
 
     Args:
         task: Spec of the training problems, such as "countdown(n=1000, split='train')".
-        group: Answers to one problem.
-        prompts: Problems of one step.
-        steps: Optimizer steps.
-        beta: Weight of the divergence from the base model.
-        epsilon: Probability ratios are clipped outside 1 +- epsilon.
-        temperature: Of the sampling.
-        max_tokens: An answer is cut there, and earns nothing; default the task's cap.
-        mask_truncated: Leave cut answers out of the loss.
-        scale_rewards: What rewards of grpo are divided by the deviation of.
-        loss_type: How grpo takes the mean over tokens.
-        iterations: Optimizer steps on the same answers.
-        rows: Answers in one forward pass; fewer need less memory.
         limit: Only the first so many problems.
     """
-    from dataclasses import asdict, replace
-    from typing import cast
-
     from ponder.cli.bases import locate
     from ponder.core import Task
     from ponder.learners.models import is_lab
-    from ponder.learners.rl import Recipe, Update, reinforce
+    from ponder.learners.rl import Update, reinforce
     from ponder.spec import parse
 
     posed = cast("Task", parse(task, "tasks"))
     base = locate(model)
-    recipe = Recipe(
-        algorithm=algorithm,
-        group=group,
-        prompts=prompts,
-        steps=steps,
-        rate=(1e-4 if is_lab(base) else 1e-6) if rate is None else rate,
-        beta=beta,
-        epsilon=epsilon,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        mask_truncated=mask_truncated,
-        scale_rewards=scale_rewards,
-        loss_type=loss_type,
-        iterations=iterations,
-        rows=rows,
-        seed=seed,
-        checkpoints=checkpoints,
-    )
+    chosen = recipe or Recipe()
+    if not is_lab(base) and chosen.rate == Recipe().rate:
+        chosen = replace(chosen, rate=1e-6)
+        print("ponder: rate 1e-6, as this is no lab model; give --rate for another", file=sys.stderr)
 
     def told(update: Update) -> None:
         if json:
             print(json_.dumps(asdict(update)), flush=True)
-        elif update.step % max(1, steps // 20) == 0:
+        elif update.step % max(1, chosen.steps // 20) == 0:
             mean = "none, as all answers were cut" if update.reward is None else f"{update.reward:.3f}"
-            print(f"ponder: step {update.step} of {steps}: mean reward {mean}", file=sys.stderr)
+            print(f"ponder: step {update.step} of {chosen.steps}: mean reward {mean}", file=sys.stderr)
 
-    trained = reinforce(base, replace(posed, problems=posed.problems[:limit]), out, recipe, report=told)
+    trained = reinforce(base, replace(posed, problems=posed.problems[:limit]), out, chosen, report=told)
     print(f"ponder: {trained.folder}: {asdict(trained.cost)}", file=sys.stderr)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is given on top of a method.
+
+    Attributes:
+        rounds: At most so many.
+        samples: Of each training problem in each round.
+        temperature: Of these samples.
+        restart: Train from the base each round, not from the last round's policy.
+        grow: Train on the samples of all rounds so far.
+        dedupe: What counts as the same chain.
+        cap: Kept samples of one problem; 0 for all.
+        verifier: Keep what this verifier believes most (bond).
+        rationalise: Sample problems that failed again, with the answer as a hint.
+        patience: Rounds without a gain until the loop stops; 0 never stops early.
+    """
+
+    rounds: int | None = None
+    samples: int | None = None
+    temperature: float | None = None
+    restart: bool | None = None
+    grow: bool | None = None
+    dedupe: Literal["none", "chain", "derivation"] | None = None
+    cap: int | None = None
+    verifier: str | None = None
+    rationalise: bool | None = None
+    patience: int | None = None
+
+    def of(self, method: str) -> EM:
+        """The method with these changes. Raises `UsageError` for best-of-n distillation without a verifier."""
+        from ponder.learners.em import METHODS
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        em = replace(METHODS[method], **{name: value for name, value in given.items() if value is not None})
+        if method == "bond" and not em.verifier:
+            raise UsageError(
+                "train em --method bond: name the verifier that chooses, such as --verifier 'reward_model(\"lab/orm\")'"
+            )
+        return em
 
 
 def em(
@@ -195,16 +195,7 @@ def em(
     dev: str,
     model: Model = "lab",
     method: Literal["star", "rest", "rest_em", "rft", "bond", "vstar"] = "rest_em",
-    rounds: int | None = None,
-    samples: int | None = None,
-    temperature: float | None = None,
-    restart: bool | None = None,
-    grow: bool | None = None,
-    dedupe: Literal["none", "chain", "derivation"] | None = None,
-    cap: int | None = None,
-    verifier: str | None = None,
-    rationalise: bool | None = None,
-    patience: int | None = None,
+    changes: Changes | None = None,
     hint: str = "",
     slice_: Annotated[int, Parameter(name="--slice")] = 32,
     max_tokens: int | None = None,
@@ -222,40 +213,13 @@ def em(
     Args:
         task: Specs of training problems, such as "countdown(n=1000, split='train')".
         dev: Spec of held-out problems; the loop stops early by them, so what is claimed needs a third set.
-        rounds: At most so many.
-        samples: Of each training problem in each round.
-        temperature: Of these samples.
-        restart: Train from the base each round, not from the last round's policy.
-        grow: Train on the samples of all rounds so far.
-        dedupe: What counts as the same chain.
-        cap: Kept samples of one problem; 0 for all.
-        verifier: Keep what this verifier believes most (bond).
-        rationalise: Sample problems that failed again, with the answer as a hint.
-        patience: Rounds without a gain until the loop stops; 0 never stops early.
         hint: Template of a hinted question, with {question} and {answer}.
         slice_: Samples of each held-out problem.
         max_tokens: Most tokens of an answer.
     """
-    from dataclasses import replace
-
     from ponder.cli.em import Loop
-    from ponder.learners.em import METHODS
 
-    given: dict[str, object] = {
-        "rounds": rounds,
-        "samples": samples,
-        "temperature": temperature,
-        "restart": restart,
-        "grow": grow,
-        "dedupe": dedupe,
-        "cap": cap,
-        "verifier": verifier,
-        "rationalise": rationalise,
-        "patience": patience,
-    }
-    chosen: EM = replace(METHODS[method], **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # each of its field's type
-    if method == "bond" and not chosen.verifier:
-        raise UsageError("train em --method bond: name the verifier that chooses, such as --verifier 'reward_model(\"lab/orm\")'")
+    chosen = (changes or Changes()).of(method)
     base, recipe = start(model, epochs, batch, rate, lora, 0)
     _, gentle = start(model, epochs, batch, rate, lora, 0, scale=0.1)
     resume = shlex.join(["ponder", *sys.argv[1:]])
@@ -265,8 +229,6 @@ def em(
 
 def report(loop: Loop, *, as_json: bool) -> None:
     """Run a loop, and print each round."""
-    from dataclasses import asdict
-
     from ponder.cli import output
     from ponder.learners.em import best
 
