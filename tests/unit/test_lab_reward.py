@@ -365,11 +365,20 @@ def test_shipped_models_are_found_by_name_and_others_are_not(tmp_path, monkeypat
 
 
 def surprised(path, weights=(0.7, -0.3)):
-    """A model whose head reads surprise alone."""
+    """A model whose head reads surprise alone, gated by the state."""
     path.mkdir(exist_ok=True)
-    head = np.concatenate([np.zeros((1, SHAPE.width)), [weights]], 1).astype(np.float32)
+    head = (
+        np.concatenate([np.zeros((1, SHAPE.width)), [weights], 0.1 * HEAD, -0.1 * HEAD], 1).astype(np.float16).astype(np.float32)
+    )
     save(path, SHAPE, random_tensors() | {"score.weight": head})
     (path / "reward.json").write_text(json.dumps({"kind": "process", "surprise": True}))
+    return path
+
+
+def plain(path):
+    """The same model without a head."""
+    path.mkdir()
+    save(path, SHAPE, random_tensors())
     return path
 
 
@@ -381,12 +390,15 @@ def test_a_head_reads_the_least_log_probability_and_the_log_likelihood_of_the_an
     rows = obvious_logits(kept, ids)
     said = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
     own = [said[at - 1, ids[at]] for at in range(prompt, len(ids))]
+    states = Engine(load_weights(plain(tmp_path / "plain"))).hidden([ids])[0].astype(np.float64)
+    gates = states @ ((0.1 * HEAD[0]).astype(np.float16) * random_tensors()["model.norm.weight"].astype(np.float16))
     weights = np.array([0.7, -0.3]).astype(np.float16)
     [found] = all_logits(engine, [ids])
     np.testing.assert_allclose(found[:prompt], 0, atol=1e-9)  # nothing is said yet
     for count in range(1, len(own) + 1):
-        expected = weights[0] * min(own[:count]) + weights[1] * sum(own[:count]) / reward.SCALE
-        assert found[prompt + count - 1] == pytest.approx(expected, abs=1e-3)
+        at, least, total = prompt + count - 1, min(own[:count]), sum(own[:count]) / reward.SCALE
+        expected = (weights[0] + gates[at]) * least + (weights[1] - gates[at]) * total
+        assert found[at] == pytest.approx(expected, abs=5e-3)
 
 
 def test_surprise_is_the_same_bits_however_it_is_scored(tmp_path):
@@ -403,5 +415,5 @@ def test_surprise_is_the_same_bits_however_it_is_scored(tmp_path):
 
 
 def test_a_head_of_the_wrong_width_for_its_facts_is_refused(tmp_path):
-    with pytest.raises(DataError, match=rf"must hold the tensors of its config and score.weight \[1, {SHAPE.width + 2}\]"):
+    with pytest.raises(DataError, match=rf"must hold the tensors of its config and score.weight \[1, {3 * SHAPE.width + 2}\]"):
         RewardEngine(folder(tmp_path / "model", surprise=True))

@@ -7,8 +7,9 @@ a chain that is known costs nothing. Nodes that were not used for longest make r
 A value is a bit-for-bit function of the weights and the tokens up to it, since the kernel that samples is (`ponder.lab.model.forward`):
 what is kept, and what else is scored, changes nothing.
 
-A head may read the model's own surprise beside its state: the transformer is a language model still, and the least probable token of an answer
-so far often tells an error that the state at the end of a step has lost (`Facts.surprise`).
+A head may read the model's own surprise beside its state h: the transformer is a language model still, and the least probable token of an
+answer so far often tells an error that the state at the end of a step has lost. With surprise s = (s_1, s_2) the logit is linear in
+(h, s, s_1 h, s_2 h), so that the state says what the surprise means: a rare choice is no wrong sum (`Facts.surprise`).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Facts:
         step: the text that ends a step.
         aggregate: how the values of a process model become the chain's.
         read: where the value of an outcome stands: at the end token of a finished answer (`eos`), or at the last token before it (`last`).
-        surprise: the head reads two numbers after the state: over the tokens of the answer so far, which begins after the first line, the
+        surprise: the head reads two numbers beside the state: over the tokens of the answer so far, which begins after the first line, the
             least log-probability, and their sum divided by SCALE.
     """
 
@@ -325,7 +326,8 @@ class RewardEngine:
         states = forward(self.weights, memory, tokens, positions)[:rows]
         read = states.astype(np.float64)
         if self.facts.surprise:
-            read = np.concatenate([read, self._surprises(tokens[:rows], nodes[:rows], states)], -1)
+            said = self._surprises(tokens[:rows], nodes[:rows], states)
+            read = np.concatenate([read, said, read * said[:, :1], read * said[:, 1:]], -1)
         self._logits[nodes[:rows]] = (read * self._head).sum(-1) + self._bias
 
     def _surprises(self, tokens: Ints, nodes: Ints, states: Floats) -> Doubles:
@@ -381,7 +383,8 @@ def _load(files: Files) -> tuple[Weights, Doubles, float]:
         raise DataError(f"{files.weights}: no lab reward model ({error})") from None
     bias = tensors.pop("score.bias", np.zeros(1, np.float32))
     head = tensors.pop("score.weight", np.zeros((0, 0), np.float32))
-    width = shape.width + 2 * read_facts(files.facts).surprise
+    surprise = read_facts(files.facts).surprise
+    width = 3 * shape.width + 2 if surprise else shape.width
     if set(tensors) != names(shape) or head.shape != (1, width) or bias.shape != (1,):
         raise DataError(
             f"{files.weights}: must hold the tensors of its config and score.weight [1, {width}]; it differs in "
@@ -390,5 +393,6 @@ def _load(files: Files) -> tuple[Weights, Doubles, float]:
     if shape.vocabulary != len(VOCABULARY):
         raise DataError(f"{files.config}: vocab_size is {shape.vocabulary}; the lab's is {len(VOCABULARY)}")
     read = head[0].astype(np.float64)
-    read[: shape.width] *= tensors["model.norm.weight"]
+    for first in (0, shape.width + 2, 2 * shape.width + 2) if surprise else (0,):
+        read[first : first + shape.width] *= tensors["model.norm.weight"]
     return prepare(shape, tensors, fingerprint=files.fingerprint), read, float(bias[0])

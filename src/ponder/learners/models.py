@@ -186,7 +186,7 @@ def open_process(folder: Path) -> PreTrainedModel:
 
 
 def open_surprised(folder: Path) -> PreTrainedModel:
-    """As `open_process` for a lab model, with a head that reads two numbers more (`ponder.lab.reward.Facts.surprise`), zero where new.
+    """As `open_process` for a lab model, with a head that reads surprise, too (`ponder.lab.reward`), zero where new.
 
     Raises `UsageError` for any other model.
     """
@@ -197,7 +197,7 @@ def open_surprised(folder: Path) -> PreTrainedModel:
         raise UsageError(f"{folder}: only models of the lab's shape have a head that reads surprise; leave it out")
     model = open_process(folder) if not _surprised(folder) else _headless(folder)
     width = model.config.hidden_size
-    head = torch.nn.Linear(width + 2, 1)
+    head = torch.nn.Linear(3 * width + 2, 1)
     with torch.no_grad():
         head.weight.zero_()
         head.bias.zero_()

@@ -138,8 +138,11 @@ def imitation(states: torch.Tensor, embedding: torch.Tensor, targets: torch.Tens
     return cross_entropy(logits.float(), targets[:, 1:][known])
 
 
-def surprises(states: torch.Tensor, embedding: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What a head reads beside the states: least log-probability, and log-likelihood / SCALE, of the answer up to each token, [rows, length, 2]."""
+def surprised(states: torch.Tensor, embedding: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a head reads that knows surprise: states h [rows, length, width], the two numbers s, and s_1 h, s_2 h, [.., 3 width + 2].
+
+    s: least log-probability, and log-likelihood / SCALE, of the answer up to each token (`ponder.lab.reward`).
+    """
     import torch
 
     ids, at = inputs["input_ids"], torch.arange(inputs["input_ids"].shape[1])
@@ -147,7 +150,8 @@ def surprises(states: torch.Tensor, embedding: torch.Tensor, inputs: dict[str, t
     said = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     said = torch.cat([said.new_zeros(len(ids), 1), said], 1)
     said = torch.where((at >= inputs["answers"]) & (inputs["attention_mask"] > 0), said, 0.0)
-    return torch.stack([said.cummin(1).values, said.cumsum(1) / SCALE], -1)
+    least, total = said.cummin(1).values[..., None], said.cumsum(1)[..., None] / SCALE
+    return torch.cat([states, least, total, states * least, states * total], -1)
 
 
 def collate(rows: Sequence[Labelled], pad: int) -> dict[str, torch.Tensor]:
@@ -186,7 +190,6 @@ def fit(
     surprise: bool = False,
 ) -> Trained:
     """Train a model with one logit for each label, and write it into `out`. kind: TOKEN_CLS or SEQ_CLS."""
-    import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
     if solve and (kind != "TOKEN_CLS" or recipe.lora_rank or not model.config.tie_word_embeddings):
@@ -212,9 +215,8 @@ def fit(
             with self.accelerator.autocast():  # which is otherwise entered by the whole model
                 states = model.base_model(**read).last_hidden_state
             embedding = model.get_input_embeddings().weight
-            if surprise:
-                states_read = torch.cat([states, surprises(states, embedding, inputs)], -1)
-            judged = log_loss(model.score(states_read if surprise else states).reshape(labels.shape), labels, weights)
+            seen = surprised(states, embedding, inputs) if surprise else states
+            judged = log_loss(model.score(seen).reshape(labels.shape), labels, weights)
             return judged + (solve * imitation(states, embedding, targets) if solve and (targets != UNKNOWN).any() else 0.0)
 
     adapters = lora(model, recipe, kind)
