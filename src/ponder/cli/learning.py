@@ -82,6 +82,8 @@ def measure(spec: str, samples: Sequence[Sample]) -> Report:
         raise DataError("no held-out sample finished, so nothing can be measured; hold out more problems (--share)")
     scores = scores_of(cast("Verifier", parse(spec, "verifiers")), ended)
     values = [float("nan") if score.value is None else score.value for score in scores]
+    if all(score.value is None for score in scores):
+        raise DataError(f"{spec}: none of {len(scores)} held-out samples could be scored: {scores[0].error}; train it longer")
     levels = [sample.difficulty for sample in ended]
     return calibrate(values, [sample.correct for sample in ended], [sample.problem for sample in ended], levels)
 
