@@ -52,18 +52,16 @@ evidence: .venv/all
 	$(BIN)/python -m evidence.$(NAME)
 
 LEARNED := studies/lab_verifier_countdown studies/lab_verifier_chain
-HOW := --optimizer muon --rate 0.02 --solve 1 --batch 64 --bfloat16 --share 0.02
+HOW := --surprise --solve 1 --optimizer muon --rate 0.01 --batch 64 --bfloat16 --share 0.02 --epochs 1.3
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/ponder train
 
 verifiers: .venv/all
 	$(BIN)/ponder run recipes/lab_verifier_countdown.toml
 	$(BIN)/ponder run recipes/lab_verifier_chain.toml
 	$(BIN)/ponder run recipes/lab_verifier_trial.toml
-	$(TRAIN) process $(LEARNED) --out studies/lab_prm $(HOW) --epochs 2.5
-	$(TRAIN) process $(LEARNED) --model studies/lab_prm --surprise --out studies/lab_prm2 $(HOW) --epochs 1
-	$(TRAIN) outcome $(LEARNED) --out studies/lab_orm $(HOW) --every-token --epochs 1.5
-	$(TRAIN) outcome $(LEARNED) --model studies/lab_orm --surprise --every-token --out studies/lab_orm2 $(HOW) --epochs 1
+	$(TRAIN) process $(LEARNED) --out studies/lab_prm $(HOW)
+	$(TRAIN) outcome $(LEARNED) --every-token --out studies/lab_orm $(HOW)
 	$(TRAIN) outcome studies/lab_verifier_trial --model lab:small --out studies/lab_orm_trial --epochs 2
-	$(BIN)/python -m ponder.learners.lab install prm studies/lab_prm2
-	$(BIN)/python -m ponder.learners.lab install orm studies/lab_orm2
+	$(BIN)/python -m ponder.learners.lab install prm studies/lab_prm
+	$(BIN)/python -m ponder.learners.lab install orm studies/lab_orm
 	$(BIN)/python -m ponder.learners.lab install orm_trial studies/lab_orm_trial

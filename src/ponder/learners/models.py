@@ -252,7 +252,7 @@ def settings(
         "data_seed": seed,
         "use_cpu": not fast,
         "bf16": fast,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "report_to": [],
         "save_strategy": "no",
         "logging_strategy": "steps",

@@ -318,7 +318,6 @@ def _train(
         folder, epochs=1, batch=batch, rate=recipe.rate, seed=recipe.seed, accumulate=answers // batch, steps=recipe.steps
     ) | {
         "logging_steps": 1,
-        "activation_checkpointing": False,
         "shuffle_dataset": False,
         "disable_dropout": True,  # the policy that learns is the one that sampled
         "num_generations": recipe.group,

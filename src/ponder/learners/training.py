@@ -139,7 +139,6 @@ def arguments(folder: Path, recipe: Recipe, seed: int) -> dict[str, object]:
     given = models.settings(
         folder, epochs=recipe.epochs, batch=recipe.batch, rate=recipe.rate, seed=seed, accumulate=recipe.accumulate
     )
-    given["activation_checkpointing"] = given.pop("gradient_checkpointing", False)  # the old name warns
     half = {"bf16": True} if recipe.bfloat16 else {}
     return given | half | {"logging_steps": 0.02, "logging_nan_inf_filter": False}  # a fiftieth of all steps
 
