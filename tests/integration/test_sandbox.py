@@ -479,11 +479,18 @@ def test_a_fork_of_this_process_has_rooms_and_slots_of_its_own(sandbox):
 def test_running_out_of_descriptors_is_said_and_leaves_the_slot_free(sandbox):
     one(sandbox, "def f(): return 1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    last = max(number for number in used if os.path.exists(f"/proc/self/fd/{number}"))
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    while held[-1] < last:  # numbers that were given back below the last would be free under any limit
+        held.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 2, hard))
     try:
         for _ in range(4):
             with pytest.raises(SetupError, match=r"lacks something|could be started"):
                 one(sandbox, "def f(): return 1")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
     assert one(sandbox, "def f(): return 1").replies == (Reply(1),)

@@ -13,13 +13,16 @@ import ponder.lab as lab
 from ponder.lab.engine import Engine, Request
 from ponder.lab.model import load_weights, save
 from ponder.lab.problems import LabProblem, draw, problems, split_of
+from ponder.lab.reward import shipped
 from ponder.lab.tokenizer import EOS, decode, encode_prompt
 from ponder.lab.twin import build
 from ponder.learners.lab import RECIPES, Recipe, _groups, _optimizers, _step, train
 from ponder.learners.lab_card import judge
 
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
-SHIPPED = sorted(file.stem for file in lab.weights_path("base").parent.glob("*.safetensors"))
+FOLDER = lab.weights_path("base").parent
+VERIFIERS = shipped()
+SHIPPED = sorted({file.stem for file in FOLDER.glob("*.safetensors")} - set(VERIFIERS))
 
 
 def test_a_group_holds_whole_train_problems_of_one_length_with_their_solutions():
@@ -161,6 +164,20 @@ def test_shipped_weights_solve_test_problems_about_as_often_as_their_card_says(s
     assert abs(right - row["pass@1"]) < 4 * np.sqrt(0.25 / 40)
 
 
-def test_the_shipped_weights_take_at_most_ten_megabytes():
-    folder = lab.weights_path("base").parent
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10_000_000
+def test_all_three_sizes_are_shipped():
+    assert sorted(SIZES) == SHIPPED
+
+
+def test_the_shipped_policies_take_at_most_ten_megabytes_and_the_verifiers_four_more():
+    sizes = {name: sum(file.stat().st_size for file in FOLDER.glob(f"{name}.*")) for name in (*SHIPPED, *VERIFIERS)}
+    assert sum(sizes[name] for name in SHIPPED) <= 10_000_000
+    assert sum(sizes[name] for name in VERIFIERS) <= 4_000_000
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_a_shipped_verifier_has_a_card_with_its_recipe_and_its_calibration(name):
+    card = json.loads((FOLDER / f"{name}.card.json").read_text())
+    assert card["training"]["cost"]["tokens"] > 0
+    assert card["training"]["recipe"]["epochs"] > 0
+    assert card["calibration"]["unscored"] == 0
+    assert card["calibration"]["whole"]["problems"] > 10

@@ -72,7 +72,7 @@ def test_an_unknown_label_gives_no_gradient():
 
 
 def test_rows_are_padded_on_the_right_and_their_labels_with_unknown():
-    rows = [process.Labelled([5, 6, 7], [UNKNOWN, 0.0, 1.0], 2.0, solution=1), process.Labelled([8], [0.5])]
+    rows = [process.Labelled([5, 6, 7], [UNKNOWN, 0.0, 1.0], 2.0, answer=1, right=True), process.Labelled([8], [0.5])]
     batch = {name: tensor.tolist() for name, tensor in process.collate(rows, pad=0).items()}
     assert batch == {
         "input_ids": [[5, 6, 7], [8, 0, 0]],
@@ -100,7 +100,7 @@ def test_a_verifier_that_imitates_right_answers_stays_a_policy(base, tmp_path):
     process.train_process(base, chains, tmp_path / "both", recipe=recipe, solve=1.0)
     process.train_process(base, chains, tmp_path / "alone", recipe=recipe)
     encoded = [process.stepwise(models.open_tokenizer(base), one) for one in chains]
-    right = next(one for one in encoded if one.solution is not None)
+    right = next(one for one in encoded if one.right)
 
     def surprise(folder):
         from safetensors.torch import load_file
@@ -112,8 +112,8 @@ def test_a_verifier_that_imitates_right_answers_stays_a_policy(base, tmp_path):
         )
         with torch.no_grad():
             logits = model.eval()(torch.tensor([right.ids])).logits[0].float()
-        targets = torch.tensor(right.ids[right.solution :])
-        return float(torch.nn.functional.cross_entropy(logits[right.solution - 1 : -1], targets))
+        targets = torch.tensor(right.ids[right.answer :])
+        return float(torch.nn.functional.cross_entropy(logits[right.answer - 1 : -1], targets))
 
     assert surprise(tmp_path / "both") < surprise(tmp_path / "alone") - 1
 

@@ -50,4 +50,7 @@ class _Column(Protocol):
 
 
 def _cell(columns: list[_Column], at: dict[str, int], index: int, name: str) -> object:
-    return columns[at[name]][index].as_py()
+    value = columns[at[name]][index].as_py()
+    if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):  # a time of pandas, given where that is installed
+        raise ValueError("a time in nanoseconds does not fit into microseconds")
+    return value
