@@ -80,6 +80,7 @@ def test_rows_are_padded_on_the_right_and_their_labels_with_unknown():
         "labels": [[UNKNOWN, 0.0, 1.0], [0.5, UNKNOWN, UNKNOWN]],
         "targets": [[-100, 6, 7], [-100, -100, -100]],
         "weights": [[2.0], [1.0]],
+        "answers": [[1], [0]],
     }
 
 
