@@ -70,6 +70,7 @@ def test_a_folder_with_other_settings_is_refused(loop):
 def test_a_held_out_problem_among_the_training_problems_is_an_error(loop):
     with pytest.raises(DataError, match=r"is both to be trained and to be evaluated on"):
         list(replace(loop, dev="countdown(numbers=3, n=3, split='train')").run())
+    assert not loop.out.exists()
 
 
 def test_hinted_samples_train_under_the_question_without_the_hint(loop):
@@ -116,6 +117,12 @@ def test_labelling_again_costs_nothing_and_gives_the_same_labels(tmp_path):
     label(task=task, policy="lab:small", out=file, chains=2, rollouts=4)
     assert file.read_bytes() == before
     assert bank.stat().st_size == size
+
+
+def test_a_file_that_labels_cannot_be_written_to_is_refused_before_anything_is_spent(tmp_path):
+    with pytest.raises(UsageError, match=r"labels.csv: examples are written as .jsonl or .parquet, not '.csv'"):
+        label(task="chain(n=2, split='train')", policy="lab:small", out=tmp_path / "labels.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

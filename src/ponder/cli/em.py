@@ -60,8 +60,8 @@ class Loop:
 
     def run(self) -> Iterator[Report]:
         """One report a round, the base's first; ends early as `EM.patience` says."""
-        self._keep_settings()
         self._check_problems()
+        self._keep_settings()
         reports = [self._report(0, self.base, 0, 0, 0, 0.0)]
         yield reports[-1]
         sampled = trained = 0

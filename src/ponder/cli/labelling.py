@@ -55,6 +55,7 @@ def label(
 
     Raises `DataError` where no chain finished, as nothing can be labelled then.
     """
+    exports.suffix_of(out)  # before anything is spent
     posed = cast("Task", parse(task, "tasks"))
     posed = replace(posed, problems=posed.problems[:limit])
     with ExitStack() as stack:

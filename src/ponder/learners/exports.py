@@ -144,7 +144,7 @@ def write(path: Path, kind: Kind, rows: Sequence[Row], card: Mapping[str, JSON])
 
     Each file appears whole or not at all. Raises as `export`.
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     part = path.with_name(path.name + ".part")
     try:
         if suffix == ".parquet":
@@ -255,7 +255,8 @@ def _tally(names: Iterable[str]) -> JSON:
 # ---- files ----
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """The ending of a file of examples. Raises `UsageError` for one that is neither .jsonl nor .parquet."""
     if path.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"{path}: examples are written as .jsonl or .parquet, not {path.suffix or 'without an ending'!r}")
     return path.suffix
@@ -288,7 +289,7 @@ def _write_parquet(path: Path, kind: Kind, rows: Sequence[Row]) -> None:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with its place, once the file has been compared with its card."""
-    suffix, card = _suffix(path), card_path(path)
+    suffix, card = suffix_of(path), card_path(path)
     try:
         with _as_written(str(card)):
             same = not card.exists() or json.loads(card.read_text("utf-8"))["sha256"] == _sha256(path)

@@ -1,7 +1,7 @@
 """Muon for the matrices inside the layers, AdamW for all else, as one optimizer: what the lab's models learn by.
 
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes each step of a matrix nearly orthogonal. On the lab a verifier had learned as
-much from an eighth of the tokens as by AdamW alone (dev/LOG.md). For models trained from nothing or fully; adapters and large pretrained
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes each step of a matrix nearly orthogonal. The lab's policies
+and verifiers learn by it (dev/LOG.md has a first comparison, of several changes at once). For models trained from nothing or fully; adapters and large pretrained
 models keep AdamW.
 """
 

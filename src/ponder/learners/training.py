@@ -46,7 +46,7 @@ class Recipe:
         lora_rank: of adapters beside the matrices of all layers (Hu et al. 2021, arXiv:2106.09685, section 4.1; alpha is twice the
             rank), which alone learn, and are merged into the weights when these are saved; 0 trains all weights.
         bfloat16: multiply matrices in bfloat16, and keep weights, their gradients and the loss in float32. A processor that has
-            instructions for it trains a lab model half as fast again; graphics processors always do so.
+            instructions for it trains faster; graphics processors always do so.
         checkpoints: how many evenly spaced ones to keep in `step-N` folders, each a complete model, apart from the end.
     """
 
