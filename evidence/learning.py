@@ -37,7 +37,7 @@ from ponder.types import user
 WHERE = ROOT / "studies" / "learning"
 PROBLEMS, SAMPLES, ROUNDS = 1000, 16, 3
 TRAIN = f"countdown(n={PROBLEMS}, split='train')"
-DEV = "countdown(n=60, split='train', seed=7)"
+DEV = "countdown(n=60, split='train', seed=9)"  # of the seeds tried, one that shares no problem with TRAIN; a leak is refused
 TEST = "countdown(n=200)"
 RECIPE = Recipe(epochs=3.0, batch=64, rate=1e-3)
 SEEDS = (0, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ponder.core import Grader, Task
 from ponder.errors import UsageError
@@ -16,18 +17,22 @@ from ponder.types import Problem, Question, Verdict, user
 VERSION = "1"
 
 
-def countdown(numbers: int = 0, n: int = 200, split: str = "test", seed: int = 0) -> Task:
+def countdown(numbers: int = 0, n: int = 200, split: str = "test", seed: int = 0, skip: int = 0) -> Task:
     """Reach a target with every number exactly once; many right answers.
 
-    numbers: 3 or 4; 0 takes both in turn. n: how many problems. split: test, or train for learners.
+    numbers: 3 or 4; 0 takes both in turn. n: how many problems. split: test, or train for learners. skip: leave out the first so many of
+    this seed, so that `skip=1000` shares no problem with `n=1000`; other seeds may repeat a problem.
     """
     least, most = (numbers, numbers) if numbers else (COUNTDOWN_SIZES.start, COUNTDOWN_SIZES.stop - 1)
-    return _task("countdown", least, most, n, split, seed)
+    return _task("countdown", least, most, n, split, seed, skip)
 
 
-def chain(least: int = 2, most: int = 20, n: int = 200, split: str = "test", seed: int = 0) -> Task:
-    """Left-to-right arithmetic with one right answer, of `least` to `most` operations in turn: the axis of difficulty."""
-    return _task("chain", least, most, n, split, seed)
+def chain(least: int = 2, most: int = 20, n: int = 200, split: str = "test", seed: int = 0, skip: int = 0) -> Task:
+    """Left-to-right arithmetic with one right answer, of `least` to `most` operations in turn: the axis of difficulty.
+
+    The rest as in `countdown`.
+    """
+    return _task("chain", least, most, n, split, seed, skip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +81,16 @@ _KEYS: dict[Family, tuple[Callable[[str], str | None], Grader]] = {
 }
 
 
-def _task(family: Family, least: int, most: int, n: int, split: str, seed: int) -> Task:
+def _task(family: Family, least: int, most: int, n: int, split: str, seed: int, skip: int) -> Task:
     bounds = COUNTDOWN_SIZES if family == "countdown" else CHAIN_SIZES
     if least not in bounds or most not in bounds or least > most:
         raise UsageError(f"{family}: difficulty {least}..{most} must lie in {bounds.start}..{bounds.stop - 1}")
-    if n < 1:
-        raise UsageError(f"{family}: n = {n} must be at least 1")
+    if n < 1 or skip < 0:
+        raise UsageError(f"{family}: n = {n} must be at least 1, skip = {skip} at least 0")
     if split not in ("train", "test"):
         raise UsageError(f"{family}: split {split!r} must be 'train' or 'test'")
     kept: Split = "train" if split == "train" else "test"
-    found = problems(family, split=kept, n=n, seed=seed, size=range(least, most + 1))
+    found = islice(problems(family, split=kept, n=skip + n, seed=seed, size=range(least, most + 1)), skip, None)
     made = tuple(
         Problem(Question(one.id, (user(one.text),), {"family": family, "difficulty": one.difficulty}), one.reference)
         for one in found
