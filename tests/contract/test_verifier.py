@@ -25,6 +25,7 @@ SPECS = {
     "oracle": "oracle(fpr=0.3, fnr=0.3)",
     "recorded": "recorded('elsewhere')",
     "reward_model": "reward_model('lab/prm')",
+    "rollouts": "rollouts(noisy(right=('right 0',), price=2), n=2)",
     "unit_tests": "unit_tests()",
 }
 # Held to the laws elsewhere: `recorded` knows no chain that was not imported, and says so; `unit_tests` samples tests, which no toy policy
