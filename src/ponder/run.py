@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from random import Random
 
 from ponder._meter import Meter, Turns
 from ponder.core import (
@@ -112,6 +113,10 @@ class Run:
     def budget(self) -> Budget:
         """What it may spend."""
         return self._meter.budget
+
+    def random(self, chain: Chain, name: str = "") -> Random:
+        """What a strategy draws of its own accord: a generator that is a function of the study's seed, a chain and a name."""
+        return Random(f"{self.stream}/{name}/{chain.digest}")
 
     def purpose(self, name: str) -> Run:
         """A view of this run whose samples come from a stream of their own, such as "rollout" or "judge"; same meter."""

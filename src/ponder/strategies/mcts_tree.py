@@ -1,0 +1,100 @@
+"""The tree of a Monte-Carlo tree search: visits, values and priors, and what is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, log, sqrt
+
+from ponder.errors import UsageError
+from ponder.strategies.steps import Worth
+from ponder.types import Chain
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A prefix in the tree. value: its own; total / visits: the mean of all found here and below. closed: nothing is left to walk to."""
+
+    chain: Chain
+    parent: Node | None = None
+    prior: float = 1.0
+    children: list[Node] = field(default_factory=list)
+    value: float = 0.0
+    visits: int = 0
+    total: float = 0.0
+    flying: int = 0
+    closed: bool = False
+    answer: Worth | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether every leaf below is in flight or closed."""
+        return bool(self.flying) and all(child.closed or child.busy for child in self.children)
+
+    def urge(self, rule: str, c: float) -> float:
+        """How much a walk is drawn to this child; what is in flight counts as visits of value 0."""
+        visits, above = self.visits + self.flying, self.parent.visits + self.parent.flying if self.parent else 0
+        mean = self.total / visits if visits else 0.0
+        if rule == "puct":
+            return mean + c * self.prior * sqrt(above) / (1 + visits)
+        return mean + c * sqrt(log(above) / visits) if visits else inf
+
+    def path(self) -> Iterator[Node]:
+        """This node and those above it."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def fly(self, by: int) -> None:
+        """Add a virtual loss on the way here, or take it back."""
+        for node in self.path():
+            node.flying += by
+
+    def back_up(self, value: float) -> None:
+        """Count a value found here for all above."""
+        for node in self.path():
+            node.visits += 1
+            node.total += value
+
+    def close(self) -> None:
+        """Walk here no more, nor to what is above and has nothing else below."""
+        self.closed = True
+        node = self.parent
+        while node is not None and all(child.closed for child in node.children):
+            node.closed = True
+            node = node.parent
+
+    def grow(self, chains: Sequence[Chain], prior: str) -> None:
+        """Take these as children, copies as one; what failed is left out."""
+        families: dict[tuple[str, str | None], list[Chain]] = {}
+        for chain in chains:
+            if chain.finish not in ("error", "filtered", "cancelled"):
+                families.setdefault((" ".join(chain.text.split()), chain.finish), []).append(chain)
+        shares = _shares(list(families.values()), prior)
+        self.children = [Node(copies[0], self, share) for copies, share in zip(families.values(), shares, strict=True)]
+
+    def policy(self) -> list[tuple[Chain, float]]:
+        """The children and their shares of visits: what expert iteration imitates (Anthony et al. 2017; AlphaZero at temperature 1)."""
+        total = sum(child.visits for child in self.children)
+        return [(child.chain, child.visits / total) for child in self.children] if total else []
+
+    def played(self) -> Worth | None:
+        """The answer reached by going to the child with most visits, as long as it leads to one."""
+        if not self.children:
+            return self.answer
+        by_visits = sorted(self.children, key=lambda child: (-child.visits, -child.value))
+        return next((answer for child in by_visits if (answer := child.played()) is not None), None)
+
+
+def _shares(families: Sequence[Sequence[Chain]], prior: str) -> list[float]:
+    """The prior of each different child: softmax of the logarithm of what it is in proportion to."""
+    if prior == "policy":
+        tokens = [copies[0].steps[-1].tokens for copies in families]
+        if not all(one is not None and one.logprobs for one in tokens):
+            raise UsageError("mcts: prior='policy' needs token probabilities, which this engine did not give")
+        logs = [float(sum(one.logprobs)) for one in tokens if one is not None]
+    else:
+        logs = [log(len(copies)) if prior == "count" else 0.0 for copies in families]
+    weights = [exp(one - max(logs, default=0.0)) for one in logs]
+    return [weight / sum(weights) for weight in weights]

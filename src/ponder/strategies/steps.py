@@ -1,0 +1,144 @@
+"""What searches over steps share: how long a step is, which chains may go on, and how one of the finished becomes the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from ponder.core import LINE, PARAGRAPH, Until, Verifier
+from ponder.errors import UsageError
+from ponder.run import Run
+from ponder.strategies.tally import Tally
+from ponder.types import Chain, Step, Usage
+
+SENTENCE = Until(stop=(". ", "? ", "! ", "\n"))  # four texts, as many as most endpoints take
+NAMES = {"line": LINE, "paragraph": PARAGRAPH, "sentence": SENTENCE}
+FINAL = ("max", "vote", "weighted_vote")
+UNSCORED = -1.0
+"""The worth of a chain whose score failed: it comes after all others, and wins where there is no other."""
+
+
+def until(step: str | int) -> Until:
+    """How far a step goes: to the end of a line, paragraph or sentence, or so many tokens (mini-steps, Marco-o1, arXiv:2411.14405).
+
+    Raises `UsageError` for anything else.
+    """
+    if isinstance(step, int) and not isinstance(step, bool) and step > 0:
+        return Until(tokens=step)
+    if step not in NAMES:
+        raise UsageError(f"step = {step!r} must be one of {', '.join(NAMES)}, or a number of tokens of at least 1")
+    return NAMES[str(step)]
+
+
+def check(name: str, **counts: int) -> None:
+    """Raise `UsageError` unless each of these fields of the strategy `name` is at least 1."""
+    for field_name, value in counts.items():
+        if value < 1:
+            raise UsageError(f"{name}: {field_name} = {value} must be at least 1")
+
+
+def starts(chain: Chain, step: str | int) -> list[int]:
+    """The characters of a chain's text at which its steps begin, the first at 0.
+
+    Of mini-steps, from the tokens the engine gave; raises `UsageError` where it gave none.
+    """
+    text = chain.text
+    if isinstance(step, int):
+        tokens = [piece for one in chain.steps for piece in (one.tokens.texts if one.tokens is not None else ())]
+        if "".join(tokens) != text:
+            raise UsageError(f"step = {step}: mini-steps of a whole answer need its tokens, which this engine does not give")
+        return list(accumulate(map(len, tokens[:-1]), initial=0))[::step]
+    ends = {match.end() for stop in until(step).stop for match in re.finditer(re.escape(stop), text)}
+    return [0, *sorted(end for end in ends if text[end:].strip())]
+
+
+def prefix(chain: Chain, end: int) -> Chain:
+    """The first `end` characters of a chain, open again, as one step with its share of the tokens."""
+    if not end:
+        return Chain(chain.prompt)
+    text, whole = chain.text, chain.usage.completion
+    pieces = [one.tokens for one in chain.steps]
+    for one in pieces[:1] if len(pieces) == 1 else ():
+        size = next((at for at, past in enumerate(accumulate(map(len, one.texts)), 1) if past == end), None) if one else None
+        if one is not None and size is not None:
+            return Chain(chain.prompt, (Step(text[:end], Usage(completion=size), tokens=one[:size]),))
+    return Chain(chain.prompt, (Step(text[:end], Usage(completion=round(whole * end / len(text)))),))
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """A chain that may go on or has an answer, and what its guide believes of it, in [0, 1], or UNSCORED."""
+
+    chain: Chain
+    value: float = UNSCORED
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be gone on with."""
+        return self.chain.finish is None
+
+
+async def judged(run: Run, verifier: Verifier, chains: Sequence[Chain]) -> list[Worth]:
+    """The chains that are open or have an answer, in order, each with its value; equal chains are scored once.
+
+    The rule for the others, in all searches: a chain that was cut, failed, or ended without an answer has been paid for and is gone.
+    """
+    alive = [
+        chain for chain, answer in zip(chains, run.answers(chains), strict=True) if chain.finish is None or answer is not None
+    ]
+    different = {(chain.digest, chain.finish): chain for chain in alive}
+    scores = dict(zip(different, await run.score(verifier, list(different.values())), strict=True))
+    values = [scores[chain.digest, chain.finish].value for chain in alive]
+    return [Worth(chain, UNSCORED if value is None else value) for chain, value in zip(alive, values, strict=True)]
+
+
+def best(chains: Sequence[Worth], n: int, *, distinct: bool = True) -> list[Worth]:
+    """The n of the highest value, ties to what was seen first. distinct: equal texts once, so that no search is spent on copies."""
+    kept = list({(one.chain.digest, one.chain.finish): one for one in reversed(chains)}.values())[::-1] if distinct else chains
+    return sorted(kept, key=lambda one: -one.value)[:n]
+
+
+def check_final(name: str, final: str, *more: str) -> None:
+    """Raise `UsageError` unless `final` is a way to choose."""
+    if final not in (*FINAL, *more):
+        raise UsageError(f"{name}: final = {final!r} must be one of {', '.join((*FINAL, *more))}")
+
+
+@dataclass(slots=True)
+class Choice:
+    """The finished chains of a search, and how one of them becomes the answer.
+
+    max             the one of the highest value, ties to what was seen first
+    vote            the answer that most of them give
+    weighted_vote   the answer with the largest sum of values
+
+    Chains that are finished stay candidates to the end. One without a value (UNSCORED) has a plain vote, none in a weighted one, and
+    is the answer by `max` only as long as there is no other.
+    """
+
+    final: str
+    tally: Tally = field(default_factory=Tally)
+    top: Worth | None = None
+
+    def add(self, run: Run, found: Sequence[Worth]) -> None:
+        """Count the finished ones of these, and propose the leader if it is another now."""
+        before = self.leader
+        done = [one for one in found if not one.open]
+        for one, answer in zip(done, run.answers([one.chain for one in done]), strict=True):
+            if self.top is None or one.value > self.top.value:
+                self.top = one
+            if self.final == "vote":
+                self.tally.add(answer, one.chain)
+            elif one.value != UNSCORED:
+                self.tally.add(answer, one.chain, one.value)
+        leader = self.leader
+        if leader is not None and leader is not before:
+            run.propose(leader)
+
+    @property
+    def leader(self) -> Chain | None:
+        """The answer as it stands."""
+        voted = self.tally.leader if self.final != "max" else None
+        return voted or (self.top.chain if self.top else None)
