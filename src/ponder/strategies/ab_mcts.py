@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from random import Random
+from typing import TYPE_CHECKING
 
 from ponder.core import Verifier, batches
 from ponder.errors import UsageError
@@ -12,6 +12,9 @@ from ponder.run import Run
 from ponder.spec import named
 from ponder.strategies.steps import Choice, check, check_final, judged, until
 from ponder.types import Chain
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 @named("ab_mcts")

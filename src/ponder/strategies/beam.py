@@ -41,10 +41,10 @@ class Beam:
         """Spend through `run`."""
         choice, beam = Choice(self.final), [Worth(root)]
         for depth in range(self.depth):
-            parents = [one.chain for one in beam if one.open]
+            parents = [one.chain for one in beam if one.live]
             if not parents:
                 return
             n = self.branch if depth else self.width * self.branch
             children = await judged(run, self.verifier, await run.extend(parents, n=n, until=until(self.step)))
             choice.add(run, children)
-            beam = best([one for one in beam if not one.open] + children, self.width, distinct=self.distinct)
+            beam = best([one for one in beam if not one.live] + children, self.width, distinct=self.distinct)

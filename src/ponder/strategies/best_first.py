@@ -48,14 +48,14 @@ class BestFirst:
         while queue and left and wanted > 0:
             first = best(queue, min(self.parallel, left))
             queue = [one for one in queue if one not in first]
-            wanted -= sum(not one.open for one in first)
-            parents = [one.chain for one in first if one.open]
+            wanted -= sum(not one.live for one in first)
+            parents = [one.chain for one in first if one.live]
             if not parents or wanted <= 0:
                 continue
             left -= len(parents)
             children = await judged(run, self.verifier, await run.extend(parents, n=self.branch, until=until(self.step)))
             choice.add(run, children)
             for one in children:
-                if not one.open or one.chain.digest not in seen:
+                if not one.live or one.chain.digest not in seen:
                     seen.add(one.chain.digest)
                     queue.append(Worth(one.chain, one.value - self.cost * one.chain.usage.completion))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
+from typing import TYPE_CHECKING
 
 from ponder.core import Verifier
 from ponder.errors import UsageError
+from ponder.prompting import ask, read
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.prompting import ask, read
 from ponder.strategies.steps import Choice, Worth, best, check, check_final, judged, prefix, starts, until
 from ponder.types import Chain
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 @named("evolve")
@@ -22,7 +25,7 @@ class Evolve:
 
     mutate: "prompt" shows the parents to the policy, best first, and asks for a better answer, as in the paper; "step" keeps the beginning
     of a parent up to a step drawn uniformly and samples the rest anew, for policies that follow no instructions.
-    prompt: a shipped prompt or the path of one (`prompting`), with places for {question} and {attempts}.
+    prompt: a shipped prompt or the path of one (`ponder.prompting`), with places for {question} and {attempts}.
 
     Answers that were cut, failed or came to nothing are no parents; without any parent the generation is sampled from the question. Every
     answer is scored as an answer to the question itself. Cost: population * (generations + 1) samples and scores; prompts grow by the

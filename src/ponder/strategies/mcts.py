@@ -138,7 +138,7 @@ class Mcts:
         for node in nodes:
             one = found.get(id(node.chain))
             lost = one.value == UNSCORED if one is not None else node.chain.finish not in ("stop", "length")
-            node.answer = one if one is not None and not one.open else None
+            node.answer = one if one is not None and not one.live else None
             if not lost:
                 node.value = one.value if one is not None else 0.0
                 node.back_up(node.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum, inf, log
-from random import Random
+from typing import TYPE_CHECKING
 
 from ponder.core import Verifier
 from ponder.errors import UsageError
@@ -14,6 +14,9 @@ from ponder.spec import named
 from ponder.strategies.resampling import RESAMPLERS, effective, flattened, multinomial
 from ponder.strategies.steps import Choice, Worth, check, check_final, judged, until
 from ponder.types import Chain
+
+if TYPE_CHECKING:
+    from random import Random
 
 LEAST = 1e-6  # values are kept this far from 0 and 1, where odds have no logarithm
 
@@ -79,7 +82,7 @@ class Particles:
         particles, weights, evidence = [Worth(root, 0.5)] * self.n, [1.0] * self.n, 0.0
         lines: list[list[Worth]] = [[] for _ in range(self.n)]
         for t in range(self.depth):
-            moving = [at for at in range(self.n) if particles[at].open and weights[at] and not (kept and at == 0)]
+            moving = [at for at in range(self.n) if particles[at].live and weights[at] and not (kept and at == 0)]
             if not moving and not (kept and t < len(kept)):
                 break
             before = list(particles)
@@ -95,7 +98,7 @@ class Particles:
                 return Sweep(particles, weights, -inf, lines)
             evidence += log(fsum(weights) / total)
             lines = [[*line, one] for line, one in zip(lines, particles, strict=True)]
-            if any(one.open for one, weight in zip(particles, weights, strict=True) if weight):
+            if any(one.live for one, weight in zip(particles, weights, strict=True) if weight):
                 particles, weights, lines = self._resampled(particles, weights, lines, t, random, bool(kept))
         return Sweep(particles, weights, evidence, lines)
 
@@ -110,7 +113,7 @@ class Particles:
     def _factor(self, now: Worth, before: Worth) -> float:
         if now.value < 0 or now.chain.finish not in (None, "stop"):
             return 0.0
-        if now.chain is before.chain and not now.open:
+        if now.chain is before.chain and not now.live:
             return 1.0 if self.potential == "ratio" else POTENTIALS[self.potential](now.value, 0.5)
         return POTENTIALS[self.potential](now.value, before.value)
 

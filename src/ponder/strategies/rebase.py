@@ -50,7 +50,7 @@ class Rebase:
                 return
             found = await judged(run, self.verifier, await run.extend(parents, until=until(self.step)))
             choice.add(run, found)
-            tips = [one for one in found if one.open]
+            tips = [one for one in found if one.live]
             left -= len(parents) - len(tips)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ponder.core import END, Until, Verifier
 from ponder.errors import UsageError
+from ponder.prompting import ask, read
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.prompting import ask, read
 from ponder.strategies.steps import Choice, Worth, best, check, check_final, judged
 from ponder.types import Chain, Step
 
@@ -19,7 +19,7 @@ class Stages:
     """Stage-level beam search (LLaVA-o1, Xu et al. 2024, arXiv:2411.10440, section 3.3): `branch` samples of each stage, the `width` best go on.
 
     Each stage begins with its opening tag, put there by the strategy, and ends with its closing tag; the last goes to the end of the answer.
-    prompt: what tells the policy so (`prompting`, with {question} and {stages}); "" asks the question as it is, for a policy trained to
+    prompt: what tells the policy so (`ponder.prompting`, with {question} and {stages}); "" asks the question as it is, for a policy trained to
     write these stages. Guides judge the stages so far as an answer to the question itself.
 
     Deviation: any verifier chooses; the paper has the policy compare two candidates at a time, which is `verifier=pairwise()`. A policy
@@ -50,7 +50,7 @@ class Stages:
         choice, beam = Choice(self.final), [Worth(Chain(told))]
         for at, stage in enumerate(self.stages):
             tag = Step(f"<{stage}>" if not at else f"\n<{stage}>", source="injected")
-            parents = [one.chain.then(tag) for one in beam if one.open]
+            parents = [one.chain.then(tag) for one in beam if one.live]
             if not parents:
                 return
             until = END if at == len(self.stages) - 1 else Until(stop=(f"</{stage}>",))
@@ -58,5 +58,5 @@ class Stages:
             children = await run.extend(parents, n=n, until=until)
             found = await judged(run, self.verifier, [Chain(root.prompt, child.steps, child.finish) for child in children])
             choice.add(run, found)
-            beam = best([one for one in beam if not one.open] + found, self.width)
+            beam = best([one for one in beam if not one.live] + found, self.width)
             beam = [Worth(Chain(told, one.chain.steps, one.chain.finish), one.value) for one in beam]

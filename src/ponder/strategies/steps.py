@@ -75,7 +75,7 @@ class Worth:
     value: float = UNSCORED
 
     @property
-    def open(self) -> bool:
+    def live(self) -> bool:
         """Whether it can be gone on with."""
         return self.chain.finish is None
 
@@ -125,7 +125,7 @@ class Choice:
     def add(self, run: Run, found: Sequence[Worth]) -> None:
         """Count the finished ones of these, and propose the leader if it is another now."""
         before = self.leader
-        done = [one for one in found if not one.open]
+        done = [one for one in found if not one.live]
         for one, answer in zip(done, run.answers([one.chain for one in done]), strict=True):
             if self.top is None or one.value > self.top.value:
                 self.top = one

@@ -54,9 +54,9 @@ class TreeOfThoughts:
             children = await run.extend([state.chain for state in now], n=self.branch, until=until(self.step))
             found = await judged(run, self.verifier, children)
             choice.add(run, found)
-            promising = best([one for one in found if one.open and one.value > self.prune], len(found))
+            promising = best([one for one in found if one.live and one.value > self.prune], len(found))
             if self.search == "bfs":
                 states = promising[: self.width]
             else:
-                wanted -= sum(not one.open for one in found)
+                wanted -= sum(not one.live for one in found)
                 states = promising + later if wanted > 0 else []

@@ -1,4 +1,4 @@
-r"""Prompts of strategies: versioned JSON files beside this one, or anybody's own by path.
+r"""Prompts of strategies: versioned JSON files in `strategies/prompts`, or anybody's own by path.
 
     {"last": "{question}\n\nEarlier attempts:\n{attempts}\nWrite a better solution."}
 
