@@ -19,6 +19,7 @@ from ponder.types import Chain, Score, Step, Tokens, Usage
 SPECS = {
     "aggregated": "aggregated(noisy(right=('right 0',)), 'min')",
     "confidence": "confidence('marco')",
+    "ensemble": "ensemble((confidence('marco'), noisy(right=('right 0', 'right 2'), price=3)), 'mean', weights=(3.0, 1.0))",
     "judge": "judge()",
     "likelihood": "likelihood('base')",
     "noisy": "noisy(right=('right 0', 'right 2'), fpr=0.1, price=3)",

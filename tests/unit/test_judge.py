@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab_models import SHAPE, random_tensors
 
-from fakes import BehindTheDoor, Door, solved
+from fakes import BehindTheDoor, Believer, Door, solved
 from ponder.bank import MemoryTable, TableBank
 from ponder.core import Budget, PolicyInfo, Sampling, parts
 from ponder.errors import CapabilityError, DataError, UsageError
@@ -166,6 +166,59 @@ def test_votes_that_were_cut_or_say_nothing_cost_and_do_not_count():
     assert outcome.spent.usage.calls == 4
     [none] = judged(Judge(prompt="genrm_cot@1", votes=2), always(cut, other), chain("4"))
     assert none.value is None
+
+
+def test_only_the_votes_whose_rationale_the_meta_verifier_believes_most_count():
+    """Votes .9, .2, .7, .6 under rationales believed .3, .8, .5, .8: the best two are the second and the fourth."""
+    replies = [rationale(yes, middle=f"{word} reasons\n") for yes, word in zip((0.9, 0.2, 0.7, 0.6), "abcd", strict=True)]
+    meta = Believer((("a", 0.3), ("b", 0.8), ("c", 0.5), ("d", 0.8)), fingerprint="meta", usage=Usage(scored=5, calls=1))
+    means = {1: 0.2, 2: (0.2 + 0.6) / 2, 3: (0.2 + 0.6 + 0.7) / 3, 4: (0.2 + 0.6 + 0.7 + 0.9) / 4}
+    for keep, mean in means.items():
+        [score], outcome = watched(Judge(prompt="genrm_cot@1", votes=4, meta=meta, keep=keep), always(*replies), chain("4"))
+        assert score.value == score.raw == pytest.approx(mean, rel=1e-6)
+        assert outcome.spent.usage.scored == 20, "the meta verifier is booked under its own name"
+
+
+def test_the_meta_verifier_sees_the_judges_prompt_and_each_rationale_that_holds_a_verdict_in_one_call():
+    seen = []
+
+    class Meta(Believer):
+        async def score(self, chains, run):
+            seen.append(list(chains))
+            return await super().score(chains, run)
+
+    cut = rationale(0.9, finish="length")
+    verifier = Judge(prompt="genrm_cot@1", votes=2, meta=Meta(), keep=2)
+    scores = judged(verifier, always(cut, rationale(0.7)), chain("4"), chain("5"))
+    assert [score.value for score in scores] == pytest.approx([0.7, 0.7], rel=1e-6)
+    [[first, second]] = seen
+    assert first.prompt == form("genrm_cot@1").ask(ASKED.messages, "4")
+    assert second.prompt == form("genrm_cot@1").ask(ASKED.messages, "5")
+    assert first.text.startswith("Fine.\nVerification:")
+    assert "1 of 2 replies (1 length, 1 stop)" in scores[0].error
+
+
+def test_a_vote_that_the_meta_verifier_cannot_place_does_not_count():
+    replies = [rationale(yes, middle=f"{word} reasons\n") for yes, word in zip((0.9, 0.2), "ab", strict=True)]
+    verifier = Judge(prompt="genrm_cot@1", votes=2, meta=Believer((("a", None),)), keep=2)
+    [score] = judged(verifier, always(*replies), chain("4"))
+    assert score.value == pytest.approx(0.2, rel=1e-6)
+    assert score.error.startswith("judge: 1 of 2 votes have no value by Believer(")
+    [none] = judged(Judge(prompt="genrm_cot@1", votes=2, meta=Believer(otherwise=None), keep=1), always(*replies), chain("4"))
+    assert none.value is None
+    assert "2 of 2 votes have no value by" in none.error
+
+
+def test_a_judge_may_judge_a_judges_rationales():
+    """The inner judge is asked in a stream of its own, and is shown the rationale as the answer."""
+    meta = Judge(prompt="genrm_direct@1")
+    policy = Speaker(
+        lambda prompt, index: word(Yes=0.9, No=0.1) if "one word" in prompt else (rationale(0.6), rationale(0.8))[index]
+    )
+    [score] = judged(Judge(prompt="genrm_cot@1", votes=2, meta=meta, keep=1), policy, chain("4"))
+    assert score.value == pytest.approx(0.6, rel=1e-6), "believed alike: the first"
+    assert {stream for stream, _ in policy.asked} == {"0/score/judge", "0/score/score/judge"}
+    assert meta in parts(Judge(prompt="genrm_cot@1", votes=2, meta=meta, keep=1))
 
 
 def test_votes_that_the_budget_cannot_pay_for_are_missing():
@@ -412,6 +465,10 @@ def test_what_is_not_shipped_and_no_file_is_refused(name):
         ({"votes": 2}, r"^judge: 'genrm_direct@1' is answered by one word and read by its probability; "),
         ({"read": "stated"}, r"such as genrm_cot@1$"),
         ({"votes": 2, "prompt": "genrm_cot@1", "temperature": 0.0}, r"^judge: 2 votes at temperature 0 are one vote; "),
+        ({"keep": 1}, r"^judge: meta = None with keep = 1: a meta verifier chooses 1..votes = 1 of the rationales"),
+        ({"meta": Believer(), "keep": 1}, "give both with a prompt such as genrm_cot@1, or neither$"),
+        ({"meta": Believer(), "prompt": "genrm_cot@1", "votes": 2}, "with keep = 0: "),
+        ({"meta": Believer(), "prompt": "genrm_cot@1", "votes": 2, "keep": 3}, "with keep = 3: "),
         ({"top": 21}, r"^sampling: logprobs = 21"),
         ({"max_tokens": 0}, r"^sampling: max_tokens = 0"),
     ],

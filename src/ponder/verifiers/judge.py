@@ -13,7 +13,7 @@ from itertools import accumulate, count
 from math import exp
 from pathlib import Path
 
-from ponder.core import Policy, Sampling
+from ponder.core import Policy, Sampling, Verifier
 from ponder.errors import CapabilityError, DataError, UsageError
 from ponder.run import Run
 from ponder.spec import named
@@ -37,6 +37,9 @@ class Judge:
         lab_genrm@1      `PROMPT`, `SOLUTION?`, in the lab's vocabulary, answered by yes or no
     read: "probability" takes P(Yes) / (P(Yes) + P(No)) at the place of the word, "stated" the word that was written, 1 or 0.
     top: alternatives read for each token; behind a rationale five are enough. temperature, max_tokens: of a rationale.
+    meta, keep: a verifier of the rationales, and how many votes count: those whose rationale it believes most (DeepSeek-GRM's meta reward,
+    Liu et al. 2025, arXiv:2504.02495), ties to the first. It is asked through the run, of chains whose prompt is the judge's and whose text is
+    the rationale; a vote it gives no value does not count.
 
     P sums the alternatives that spell the word, whatever their case and the spaces around them; one that is not among the `top` counts
     as nothing. Deviation: the paper takes P(Yes) alone, but a judge that was not trained may spend much on other words.
@@ -56,6 +59,8 @@ class Judge:
     top: int = 20
     temperature: float = 1.0
     max_tokens: int = 1024
+    meta: Verifier | None = None
+    keep: int = 0
 
     def __post_init__(self) -> None:
         if self.read not in READ:
@@ -75,6 +80,11 @@ class Judge:
                 f"judge: {self.prompt!r} is answered by one word and read by its probability; votes and read='stated' are for a prompt "
                 "with rationales, such as genrm_cot@1"
             )
+        if (self.meta is None and self.keep) or (self.meta is not None and not (asking.mark and 1 <= self.keep <= self.votes)):
+            raise UsageError(
+                f"judge: meta = {self.meta!r} with keep = {self.keep}: a meta verifier chooses 1..votes = {self.votes} of the rationales, so "
+                "give both with a prompt such as genrm_cot@1, or neither"
+            )
         self._sampling(rationale=True)
 
     @property
@@ -93,8 +103,11 @@ class Judge:
             replies = await run.purpose("judge").extend(
                 list(roots.values()), n=self.votes, policy=self.policy, sampling=self._sampling(rationale=bool(asking.mark))
             )
+            votes = [self._vote(asking, reply) for reply in replies]
+            beliefs = await self._beliefs(replies, votes, run)
             for at, prompt in enumerate(roots):
-                scores[prompt] = self._mean(asking, replies[at * self.votes :][: self.votes])
+                mine = slice(at * self.votes, (at + 1) * self.votes)
+                scores[prompt] = self._mean(replies[mine], votes[mine], beliefs[mine])
         return [scores[prompt] for prompt in prompts]
 
     def _sampling(self, *, rationale: bool) -> Sampling:
@@ -109,14 +122,29 @@ class Judge:
                 "gives them, or prompt='genrm_cot@1' with read='stated'"
             )
 
-    def _mean(self, asking: Form, replies: Sequence[Chain]) -> Score:
-        votes = [vote for reply in replies if (vote := self._vote(asking, reply)) is not None]
-        missing = len(replies) - len(votes)
+    async def _beliefs(self, replies: Sequence[Chain], votes: Sequence[float | None], run: Run) -> list[float | None]:
+        """What the meta verifier believes of each reply that holds a vote; alike for all where there is none."""
+        if self.meta is None:
+            return [1.0] * len(replies)
+        held = [at for at, vote in enumerate(votes) if vote is not None]
+        scores = await run.score(self.meta, [replies[at] for at in held])
+        found: list[float | None] = [None] * len(replies)
+        for at, score in zip(held, scores, strict=True):
+            found[at] = score.value
+        return found
+
+    def _mean(self, replies: Sequence[Chain], votes: Sequence[float | None], beliefs: Sequence[float | None]) -> Score:
+        held = [(vote, belief) for vote, belief in zip(votes, beliefs, strict=True) if vote is not None]
+        told = [(vote, belief) for vote, belief in held if belief is not None]
+        best = sorted(told, key=lambda one: -one[1])[: self.keep or None]
         ends = ", ".join(f"{many} {end}" for end, many in sorted(Counter(reply.finish or "open" for reply in replies).items()))
-        error = f"judge: {missing} of {len(replies)} replies ({ends}) hold no verdict that can be read" if missing else ""
-        if not votes:
+        missing, doubtful = len(replies) - len(held), len(held) - len(told)
+        parts = [f"{missing} of {len(replies)} replies ({ends}) hold no verdict that can be read"] * bool(missing)
+        parts += [f"{doubtful} of {len(held)} votes have no value by {self.meta!r}"] * bool(doubtful)
+        error = f"judge: {'; '.join(parts)}" if parts else ""
+        if not best:
             return Score(None, error=error)
-        mean = sum(votes) / len(votes)
+        mean = sum(vote for vote, _ in best) / len(best)
         return Score(mean, mean, error=error)
 
     def _vote(self, asking: Form, reply: Chain) -> float | None:
