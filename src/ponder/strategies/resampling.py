@@ -55,5 +55,5 @@ def residual(weights: Sequence[float], n: int, random: Random) -> list[int]:
     return sorted(sure + (multinomial([share - int(share) for share in shares], left, random) if left > 0 else []))
 
 
-Resampler: TypeAlias = Callable[[Sequence[float], int, Random], list[int]]
+Resampler: TypeAlias = "Callable[[Sequence[float], int, Random], list[int]]"
 RESAMPLERS: dict[str, Resampler] = {"multinomial": multinomial, "systematic": systematic, "residual": residual}
