@@ -18,6 +18,7 @@ from ponder.types import Chain, Score, Step, Tokens, Usage
 # Each verifier as it is tried; None where it cannot be tried without something that is not here, with the reason.
 SPECS = {
     "aggregated": "aggregated(noisy(right=('right 0',)), 'min')",
+    "calibrated": "calibrated(confidence('marco'), 'lab/prm')",
     "confidence": "confidence('marco')",
     "ensemble": "ensemble((confidence('marco'), noisy(right=('right 0', 'right 2'), price=3)), 'mean', weights=(3.0, 1.0))",
     "judge": "judge()",
