@@ -1,5 +1,6 @@
 """The generative verifier: what it is shown, what is read off its reply, what costs and does not count."""
 
+import hashlib
 import json
 import re
 from array import array
@@ -373,6 +374,13 @@ def test_an_answer_that_holds_its_own_fence_gets_another():
     assert second[0] == f"4\n{first}\nReply Yes."
 
 
+def test_what_a_judge_is_asked_does_not_change_from_one_version_to_the_next():
+    """Samples of judges are kept under what was asked: another fence would make every bank worthless."""
+    digest = hashlib.blake2b("\x1f".join(("0", "What is 2 + 2?", "4", "")).encode(), digest_size=6).hexdigest()
+    for name in ("genrm_direct@1", "genrm_cot@1"):
+        assert inside(form(name).ask(ASKED.messages, "4")[0].text)[1] == f"=== {digest} ==="
+
+
 def test_a_clash_of_fences_is_salted_away(monkeypatch):
     from ponder.verifiers import judge
 
@@ -432,14 +440,21 @@ def test_a_form_of_ones_own_is_a_json_file_with_its_own_words(tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("{", r"is none of genrm_cot@1, genrm_cot_guided@1, genrm_direct@1, lab_genrm@1, and no JSON file with messages \("),
+        (
+            "{",
+            r"is none of genrm_cot@1, genrm_cot_guided@1, genrm_direct@1, lab_genrm@1, pairwise@1, and no JSON file with messages \(",
+        ),
         ("[]", "no JSON file with messages"),
         ('{"messages": [{"role": "user"}]}', r"no JSON file with messages \('content'\)"),
         ('{"messages": [{"role": "user", "content": "x"}], "words": "Yes"}', "no JSON file with messages"),
         ('{"messages": [{"role": "user", "content": "{fence}{answer}{fence}"}]}', r"must hold \{question\} and \{answer\}$"),
         (
             '{"messages": [{"role": "user", "content": "{question} {fence} {answer}"}]}',
-            r"must stand between two \{fence\}, or the form",
+            r"\{answer\} must stand between two \{fence\}, or the form",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "{question} {fence} {answer} {fence} {other}"}]}',
+            r"\{other\} must stand between two \{fence\}, or the form",
         ),
     ],
 )
@@ -465,6 +480,7 @@ def test_what_is_not_shipped_and_no_file_is_refused(name):
         ({"votes": 2}, r"^judge: 'genrm_direct@1' is answered by one word and read by its probability; "),
         ({"read": "stated"}, r"such as genrm_cot@1$"),
         ({"votes": 2, "prompt": "genrm_cot@1", "temperature": 0.0}, r"^judge: 2 votes at temperature 0 are one vote; "),
+        ({"prompt": "pairwise@1"}, r"^judge: prompt 'pairwise@1' compares two answers; it is for pairwise\(...\)$"),
         ({"keep": 1}, r"^judge: meta = None with keep = 1: a meta verifier chooses 1..votes = 1 of the rationales"),
         ({"meta": Believer(), "keep": 1}, "give both with a prompt such as genrm_cot@1, or neither$"),
         ({"meta": Believer(), "prompt": "genrm_cot@1", "votes": 2}, "with keep = 0: "),

@@ -68,10 +68,12 @@ class Judge:
         if self.votes < 1 or self.top < 2:
             raise UsageError(f"judge: votes = {self.votes} must be at least 1, top = {self.top} at least 2")
         asking = form(self.prompt)
-        if any("{reference}" in message.text for message in asking.messages):
-            raise UsageError(
-                f"judge: prompt {self.prompt!r} shows a reference, which a verifier never has; it is for writing rationales"
-            )
+        for part, fault in (
+            ("{reference}", "shows a reference, which a verifier never has; it is for writing rationales"),
+            ("{other}", "compares two answers; it is for pairwise(...)"),
+        ):
+            if any(part in message.text for message in asking.messages):
+                raise UsageError(f"judge: prompt {self.prompt!r} {fault}")
         if asking.mark:
             if self.votes > 1 and not self.temperature:
                 raise UsageError(f"judge: {self.votes} votes at temperature 0 are one vote; give a temperature above 0")
@@ -150,7 +152,7 @@ class Judge:
     def _vote(self, asking: Form, reply: Chain) -> float | None:
         """What one reply says, in [0, 1]; None where it was cut, failed, or says something else."""
         if not asking.mark:
-            return None if reply.finish in ("error", "cancelled", "filtered") else asking.belief(reply, 0)
+            return asking.word(reply)
         found = asking.find(reply.text) if reply.finish == "stop" else None
         if found is None:
             return None
@@ -163,7 +165,7 @@ class Form:
     """How a judge is asked, and how its reply is read.
 
     messages: hold {question} and {answer}, and {fence} before and behind the answer; {reference} where rationales are written by
-    somebody who knows it. words: the two verdicts, as a judge is taught to write them. mark: what comes before the verdict on the
+    somebody who knows it; {other}, fenced as well, where two answers are compared. words: the two verdicts, as a judge is taught to write them. mark: what comes before the verdict on the
     last line, behind a rationale; "" where the reply is the verdict. fenced: whether the answer is fenced off.
     """
 
@@ -172,15 +174,16 @@ class Form:
     mark: str = ""
     fenced: bool = True
 
-    def ask(self, prompt: Sequence[Message], answer: str, reference: str = "") -> tuple[Message, ...]:
+    def ask(self, prompt: Sequence[Message], answer: str, reference: str = "", other: str = "") -> tuple[Message, ...]:
         """The question, the last message of `prompt`, and an answer to it, as the judge gets them: a function of these texts alone.
 
         Values are put in once and never looked at again, so that braces in them mean nothing. Where the form fences the answer off, its
         middle is left out beyond `LONGEST` characters, and what a chat template would read as a mark of its own is spelt with a space.
         """
         question = prompt[-1].text if prompt else ""
-        shown = _SPECIAL.sub(r"\g<0> ", _clipped(answer)) if self.fenced else answer
-        parts = {"question": question, "answer": shown, "reference": reference, "fence": _fence(question, shown, reference)}
+        shown, rival = (_SPECIAL.sub(r"\g<0> ", _clipped(one)) if self.fenced else one for one in (answer, other))
+        fence = _fence(question, shown, reference, *[rival] * bool(rival))
+        parts = {"question": question, "answer": shown, "reference": reference, "other": rival, "fence": fence}
         return tuple(
             Message(message.role, (_PART.sub(lambda part: parts.get(part[1], part[0]), message.text),))
             for message in self.messages
@@ -201,6 +204,10 @@ class Form:
         """What a reply says of the answer: correct, not correct, or nothing that can be read."""
         found = self.find(text)
         return None if found is None else found[0]
+
+    def word(self, reply: Chain) -> float | None:
+        """The belief at the first token of a reply that is the verdict; None where it failed, or says something else."""
+        return None if reply.finish in ("error", "cancelled", "filtered") else self.belief(reply, 0)
 
     def belief(self, reply: Chain, at: int) -> float | None:
         """P(yes) / (P(yes) + P(no)) at the token that holds character `at` of a reply; None where it cannot be read."""
@@ -236,10 +243,12 @@ def form(prompt: str) -> Form:
     text = "\n".join(message.text for message in messages)
     if "{question}" not in text or "{answer}" not in text:
         raise DataError(f"judge: prompt {prompt!r}: its messages must hold {{question}} and {{answer}}")
-    if made.fenced and not re.search(r"\{fence\}.*\{answer\}.*\{fence\}", text, re.DOTALL):
-        raise DataError(
-            f'judge: prompt {prompt!r}: {{answer}} must stand between two {{fence}}, or the form must say "fenced": false'
-        )
+    for part in ("{answer}", "{other}"):
+        before, _, behind = text.partition(part)
+        if made.fenced and part in text and not ("{fence}" in before and "{fence}" in behind):
+            raise DataError(
+                f'judge: prompt {prompt!r}: {part} must stand between two {{fence}}, or the form must say "fenced": false'
+            )
     return made
 
 
