@@ -25,6 +25,7 @@ SPECS = {
     "likelihood": "likelihood('base')",
     "noisy": "noisy(right=('right 0', 'right 2'), fpr=0.1, price=3)",
     "oracle": "oracle(fpr=0.3, fnr=0.3)",
+    "ballot": "ballot()",
     "pairwise": "pairwise()",
     "recorded": "recorded('elsewhere')",
     "reward_model": "reward_model('lab/prm')",
@@ -35,7 +36,7 @@ SPECS = {
 # writes (tests/unit/test_unit_tests_verifier.py); `judge` reads token probabilities, `likelihood` and `reward_model` lab text, of which the toys
 # have none (tests/unit/test_judge.py, test_pairwise.py, test_likelihood.py, test_reward_model.py), and what `pairwise` says of a chain depends on the
 # others that it is asked of together; `aggregated` reads values of steps (test_reward_model.py).
-ONLY_IMPORTED = {"aggregated", "judge", "likelihood", "pairwise", "recorded", "reward_model", "unit_tests"}
+ONLY_IMPORTED = {"aggregated", "ballot", "judge", "likelihood", "pairwise", "recorded", "reward_model", "unit_tests"}
 every = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 able = pytest.mark.parametrize("spec", [s for name, s in SPECS.items() if name not in ONLY_IMPORTED])
 
