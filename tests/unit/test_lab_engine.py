@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lab_models import SHAPE, obvious_logits, random_tensors, random_weights
 
+from ponder import lab
 from ponder.lab import fingerprint, weights_path
 from ponder.lab.batch import SLOTS
 from ponder.lab.engine import Completion, Engine, Request
@@ -190,6 +191,24 @@ def test_worker_processes_give_the_bits_of_the_engine_and_a_dead_worker_fails_it
     pool.close()
     with pytest.raises(ValueError, match="workers is 0; it must be at least 1"):
         Pool(tmp_path, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_pools_that_idle_for_long_let_their_workers_go_and_start_others_when_asked(tmp_path):
+    request = Request((1,), key=1, max_tokens=3, stop=frozenset())
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, SHAPE, random_tensors())
+    asked = [lab.pool(str(tmp_path / name), 1) for name in "abc"]
+    before = asked[0].run([request])
+    lab.pool(str(tmp_path / "b"), 1)
+    assert len(asked[0]._workers) == 1
+    lab.pool(str(tmp_path / "d"), 1)
+    assert asked[0]._workers == [], "three others were used since"
+    assert lab.pool(str(tmp_path / "a"), 1) is asked[0]
+    assert_same(asked[0].run([request]), before)
+    asked[0].close()
 
 
 def test_an_unknown_size_names_the_three(tmp_path):

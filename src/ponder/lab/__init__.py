@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -32,10 +33,32 @@ def load(size: str = "base") -> Engine:
     return Engine(load_weights(weights_path(size)))
 
 
-@cache
+BUSY = 3
+"""Pools that keep their workers while they have nothing to do: a loop of learning opens one for each round's policy."""
+
+
 def pool(size: str = "base", workers: int = 2) -> Pool:
-    """Spread the engine of a size over worker processes, once per process; errors as for `weights_path`."""
+    """Spread the engine of a size over worker processes, once per process; errors as for `weights_path`.
+
+    Of pools that are idle, those used longest ago let their workers go, and start new ones when they are asked again.
+    """
+    asked = _pool(size, workers)
+    with _lock:
+        _used.pop(asked, None)
+        _used[asked] = None
+        for one in list(_used)[:-BUSY]:
+            if one.rest():
+                del _used[one]
+    return asked
+
+
+@cache
+def _pool(size: str, workers: int) -> Pool:
     return Pool(weights_path(size), workers)
+
+
+_used: dict[Pool, None] = {}
+_lock = threading.Lock()
 
 
 def fingerprint(size: str = "base") -> str:

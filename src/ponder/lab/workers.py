@@ -77,6 +77,16 @@ class Pool:
             worker = min(self._workers, key=lambda worker: worker.load)
             return worker.send(request)
 
+    def rest(self) -> bool:
+        """End the workers if none has anything to do; tells whether it did."""
+        with self._lock:
+            if any(worker.load for worker in self._workers):
+                return False
+            workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.close()
+        return True
+
     def close(self) -> None:
         """End the workers; futures not done raise RuntimeError. The next request starts new ones."""
         with self._lock:
