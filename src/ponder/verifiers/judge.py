@@ -179,9 +179,11 @@ class Form:
 
         Values are put in once and never looked at again, so that braces in them mean nothing. Where the form fences the answer off, its
         middle is left out beyond `LONGEST` characters, and what a chat template would read as a mark of its own is spelt with a space.
+        A lone surrogate, which no engine and no bank takes, is shown as U+FFFD.
         """
         question = prompt[-1].text if prompt else ""
-        shown, rival = (_SPECIAL.sub(r"\g<0> ", _clipped(one)) if self.fenced else one for one in (answer, other))
+        given = (_LONE.sub("\ufffd", one) for one in (answer, other))
+        shown, rival = (_SPECIAL.sub(r"\g<0> ", _clipped(one)) if self.fenced else one for one in given)
         fence = _fence(question, shown, reference, *[rival] * bool(rival))
         parts = {"question": question, "answer": shown, "reference": reference, "other": rival, "fence": fence}
         return tuple(
@@ -255,11 +257,14 @@ def form(prompt: str) -> Form:
 # Plumbing.
 
 _NAME = re.compile(r"\w+@\d+")
+_LONE = re.compile("[\ud800-\udfff]")
 _PART = re.compile(r"\{(\w+)\}")
 _AROUND = ' \t*_`".'  # a verdict may be set in bold, or end its sentence
 _MARKUP = f"[{re.escape(_AROUND)}]*"
 # Tokenizers read these as marks wherever they stand, in a user's message too; no fence would hold there.
-_SPECIAL = re.compile(r"<(?=[|\uff5c]|/?s>|/?(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?[A-Z_]{4,}\])")
+_SPECIAL = re.compile(
+    r"<(?=[|\uff5c]|/?s>|/?(?:bos|eos|pad|unk|start_of_turn|end_of_turn|(?:BOS|EOS|PAD|UNK)_TOKEN)>)|\[(?=/?[A-Z_]{4,}\])"
+)
 
 
 def _clipped(text: str) -> str:
