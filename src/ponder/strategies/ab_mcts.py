@@ -28,7 +28,8 @@ class AbMcts:
 
     Deviation: the paper's nodes are whole answers that are refined; here a child is one step more (`step`), so that "deeper" goes on with a
     chain. A finished chain, or one that was cut (value 0), is not gone to again; what failed or has no score counts nowhere. parallel: walks
-    drawn from one state of the tree and sampled together. Cost: `simulations` samples and scores.
+    drawn from one state of the tree and sampled together. accept: the search ends once a finished chain has this value. Cost: up to `simulations`
+    samples and scores.
     """
 
     simulations: int
@@ -37,10 +38,11 @@ class AbMcts:
     parallel: int = 1
     step: str | int = "line"
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("ab_mcts", simulations=self.simulations, parallel=self.parallel)
-        check_final("ab_mcts", self.final)
+        check_final("ab_mcts", self.final, accept=self.accept)
         until(self.step)
         if not self.prior > 0:
             raise UsageError(f"ab_mcts: prior = {self.prior} must be above 0")
@@ -51,8 +53,10 @@ class AbMcts:
 
     async def tree(self, root: Chain, run: Run) -> Branch:
         """Search, propose on the way, and give the tree."""
-        tree, choice, random = Branch(root), Choice(self.final), run.random(root, "ab_mcts")
+        tree, choice, random = Branch(root), Choice(self.final, self.accept), run.random(root, "ab_mcts")
         for size in batches(self.simulations, self.parallel):
+            if choice.settled:
+                break
             parents = [tree.walk(random, self.prior) for _ in range(size)]
             children = await run.extend([parent.chain for parent in parents], until=until(self.step))
             found = await judged(run, self.verifier, children)

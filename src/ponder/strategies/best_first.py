@@ -19,8 +19,8 @@ class BestFirst:
 
     The order is that of value - cost * tokens written so far: with `cost` above 0 it is the f = g + h of A* with signs turned, tokens
     being the path's cost and the guide the heuristic (Q*, Wang et al. 2024, arXiv:2406.14283); the finished chain that comes first is then the
-    best by that measure as far as the guide never believes too little. It ends when `finished` chains came first, after `expansions`, or when
-    nothing is open. parallel: expanded together. Equal prefixes are expanded once. Ties go to what was seen first.
+    best by that measure as far as the guide never believes too little. It ends when `finished` chains came first, after `expansions`, when
+    nothing is open, or when a finished chain has the value `accept`. parallel: expanded together. Equal prefixes are expanded once. Ties go to what was seen first.
 
     Cost: up to expansions * branch samples and scores. The other fields and cases are those of `beam`.
     """
@@ -33,19 +33,20 @@ class BestFirst:
     parallel: int = 1
     step: str | int = "line"
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("best_first", expansions=self.expansions, branch=self.branch, finished=self.finished, parallel=self.parallel)
-        check_final("best_first", self.final)
+        check_final("best_first", self.final, accept=self.accept)
         until(self.step)
         if self.cost < 0:
             raise UsageError(f"best_first: cost = {self.cost} must be at least 0")
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        choice, queue, seen = Choice(self.final), [Worth(root)], {root.digest}
+        choice, queue, seen = Choice(self.final, self.accept), [Worth(root)], {root.digest}
         left, wanted = self.expansions, self.finished
-        while queue and left and wanted > 0:
+        while queue and left and wanted > 0 and not choice.settled:
             first = best(queue, min(self.parallel, left))
             queue = [one for one in queue if one not in first]
             wanted -= sum(not one.live for one in first)

@@ -29,7 +29,8 @@ class Evolve:
 
     Answers that were cut, failed or came to nothing are no parents; without any parent the generation is sampled from the question. Every
     answer is scored as an answer to the question itself. Cost: population * (generations + 1) samples and scores; prompts grow by the
-    parents' length. Candidates of all generations are chosen from by `final`.
+    parents' length. Candidates of all generations are chosen from by `final`; none follows
+    one in which an answer has the value `accept`.
     """
 
     population: int
@@ -40,10 +41,11 @@ class Evolve:
     prompt: str = "evolve@1"
     step: str | int = "line"
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("evolve", population=self.population, generations=self.generations, parents=self.parents)
-        check_final("evolve", self.final)
+        check_final("evolve", self.final, accept=self.accept)
         until(self.step)
         if self.mutate not in ("prompt", "step"):
             raise UsageError(f"evolve: mutate = {self.mutate!r} must be prompt or step")
@@ -51,12 +53,14 @@ class Evolve:
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        choice, random, pool = Choice(self.final), run.random(root, "evolve"), list[Worth]()
+        choice, random, pool = Choice(self.final, self.accept), run.random(root, "evolve"), list[Worth]()
         for _ in range(self.generations + 1):
             chosen = [one.chain for one in best(pool, self.parents)]
             children = await run.extend(self._begun(root, chosen, random))
             found = await judged(run, self.verifier, [Chain(root.prompt, child.steps, child.finish) for child in children])
             choice.add(run, found)
+            if choice.settled:
+                return
             pool = best(pool + found, self.parents)
 
     def _begun(self, root: Chain, parents: Sequence[Chain], random: Random) -> list[Chain]:

@@ -32,7 +32,7 @@ class Mcts:
     actions: texts, each put in front of a share of a leaf's children: `("", "Wait! Let me rethink this.")` reflects on every second.
     parallel: leaves in flight; each counts as a visit of value 0 to those that are chosen after it (virtual loss), and none is chosen twice.
 
-    final: see `steps.Choice`, or "visits": down the tree by visits, ties to the higher value, as AlphaZero plays. `tree` returns the tree, `Node.policy` its
+    accept: the search ends once a finished chain has this value. final: see `steps.Choice`, or "visits": down the tree by visits, ties to the higher value, as AlphaZero plays. `tree` returns the tree, `Node.policy` its
         visit shares.
 
     Children that differ in white space alone are one child. A child that was cut, or ended without an answer, is backed up as 0; one that
@@ -52,10 +52,11 @@ class Mcts:
     parallel: int = 1
     step: str | int = "line"
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("mcts", simulations=self.simulations, branch=self.branch, parallel=self.parallel, actions=len(self.actions))
-        check_final("mcts", self.final, "visits")
+        check_final("mcts", self.final, "visits", accept=self.accept)
         until(self.step)
         tables = (("rule", self.rule, RULES), ("prior", self.prior, PRIORS), ("evaluate", self.evaluate, EVALUATE))
         for name, value, allowed in tables:
@@ -75,11 +76,11 @@ class Mcts:
 
     async def tree(self, root: Chain, run: Run) -> Node:
         """Search, propose on the way, and give the tree."""
-        tree, choice = Node(root), Choice("max" if self.final == "visits" else self.final)
+        tree, choice = Node(root), Choice("max" if self.final == "visits" else self.final, self.accept)
         random = run.random(root, "mcts")
         for size in batches(self.simulations, self.parallel):
             leaves = list(self._leaves(tree, size))
-            if not leaves:
+            if not leaves or choice.settled:
                 break
             await self._expand(run, [leaf for leaf in leaves if leaf.chain.finish is None and (leaf.visits or leaf is tree)])
             fresh = []

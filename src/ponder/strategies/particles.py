@@ -36,7 +36,8 @@ class Particles:
     resample: "multinomial" as in the paper, "systematic" or "residual" (less noise; Douc and Cappe 2005); done when the effective sample
     size 1 / sum w^2 is below `ess` * n (1: after every step, as in the paper).
     gibbs: sweeps of particle Gibbs (the paper's section 3.3; Andrieu et al. 2010): each after the first keeps one particle of the one before,
-    drawn by weight, as its first, untouched. Candidates are all finished particles of all sweeps.
+    drawn by weight, as its first, untouched. Candidates are all finished particles of all sweeps;
+    no sweep follows one that finished with the value `accept`.
     anneal: while t < `anneal` steps, weights are flattened, w^(1 / tau) with the least tau >= 1 for which their effective size is at least
     (1 - t / anneal) * n: entropic annealing in the manner of Giannone et al. 2025, by effective size instead of entropy. Flattened weights
     decide what is copied; the estimate of evidence is then biased.
@@ -54,10 +55,11 @@ class Particles:
     step: str | int = "line"
     depth: int = 40
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("particles", n=self.n, gibbs=self.gibbs, depth=self.depth, anneal=self.anneal + 1)
-        check_final("particles", self.final)
+        check_final("particles", self.final, accept=self.accept)
         until(self.step)
         for name, value, table in (("potential", self.potential, POTENTIALS), ("resample", self.resample, RESAMPLERS)):
             if value not in table:
@@ -67,12 +69,12 @@ class Particles:
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        choice, random = Choice(self.final), run.random(root, "particles")
+        choice, random = Choice(self.final, self.accept), run.random(root, "particles")
         kept: list[Worth] = []
         for _ in range(self.gibbs):
             swept = await self.sweep(root, run, random, kept)
             choice.add(run, swept.particles)
-            if not any(swept.weights):
+            if not any(swept.weights) or choice.settled:
                 return
             [at] = multinomial(swept.weights, 1, random)
             kept = swept.trace(at)

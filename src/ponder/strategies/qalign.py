@@ -24,7 +24,7 @@ class Qalign:
 
     `chains` walks go side by side, `moves` proposals each, the first state being a sample. An answer that was cut, failed, or has no score is
     never taken; a walk that has none yet takes the first that can be. Every state of every walk counts as a candidate, as often as
-    it is stayed in: by `vote` the answer is the likeliest of the stationary distribution. Cost: chains * (moves + 1) samples, what is kept
+    it is stayed in, and the walks end once a state has the value `accept`: by `vote` the answer is the likeliest of the stationary distribution. Cost: chains * (moves + 1) samples, what is kept
     of an answer not being paid again, and as many scores.
     """
 
@@ -34,17 +34,18 @@ class Qalign:
     chains: int = 1
     step: str | int = "line"
     final: str = "vote"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         check("qalign", moves=self.moves, chains=self.chains)
-        check_final("qalign", self.final)
+        check_final("qalign", self.final, accept=self.accept)
         until(self.step)
         if not self.beta > 0:
             raise UsageError(f"qalign: beta = {self.beta} must be above 0")
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        choice, random = Choice(self.final), run.random(root, "qalign")
+        choice, random = Choice(self.final, self.accept), run.random(root, "qalign")
         walks: list[Worth | None] = [None] * self.chains
         for _ in range(self.moves + 1):
             parents = [root if now is None else prefix(now.chain, random.choice(starts(now.chain, self.step))) for now in walks]
@@ -52,11 +53,13 @@ class Qalign:
             new = {id(one.chain): one for one in await judged(run, self.verifier, children) if one.value >= 0}
             for at, child in enumerate(children):
                 now, then = walks[at], new.get(id(child))
-                if then is not None and (now is None or random.random() < self.accept(now, then)):
+                if then is not None and (now is None or random.random() < self.ratio(now, then)):
                     walks[at] = then
             choice.add(run, [now for now in walks if now is not None])
+            if choice.settled:
+                return
 
-    def accept(self, now: Worth, then: Worth) -> float:
-        """The probability of moving, up to what exceeds 1."""
+    def ratio(self, now: Worth, then: Worth) -> float:
+        """The Metropolis-Hastings ratio: the probability of moving, where it is below 1."""
         lengths = len(starts(now.chain, self.step)) / len(starts(then.chain, self.step))
         return exp(min(700.0, (then.value - now.value) / self.beta)) * lengths  # a float ends at exp(709)

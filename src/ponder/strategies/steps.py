@@ -100,10 +100,12 @@ def best(chains: Sequence[Worth], n: int, *, distinct: bool = True) -> list[Wort
     return sorted(kept, key=lambda one: -one.value)[:n]
 
 
-def check_final(name: str, final: str, *more: str) -> None:
-    """Raise `UsageError` unless `final` is a way to choose."""
+def check_final(name: str, final: str, *more: str, accept: float | None = None) -> None:
+    """Raise `UsageError` unless `final` is a way to choose, and `accept` a value, or None."""
     if final not in (*FINAL, *more):
         raise UsageError(f"{name}: final = {final!r} must be one of {', '.join((*FINAL, *more))}")
+    if accept is not None and not 0.0 <= accept <= 1.0:
+        raise UsageError(f"{name}: accept = {accept} must lie in [0, 1], or be None to search to the end")
 
 
 @dataclass(slots=True)
@@ -116,9 +118,12 @@ class Choice:
 
     Chains that are finished stay candidates to the end. One without a value (UNSCORED) has a plain vote, none in a weighted one, and
     is the answer by `max` only as long as there is no other.
+
+    accept: a value that is good enough: a search ends once a finished chain has it. None: it goes on to its end.
     """
 
     final: str
+    accept: float | None = None
     tally: Tally = field(default_factory=Tally)
     top: Worth | None = None
 
@@ -136,6 +141,11 @@ class Choice:
         leader = self.leader
         if leader is not None and leader is not before:
             run.propose(leader)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a finished chain is good enough."""
+        return self.accept is not None and self.top is not None and self.top.value >= self.accept
 
     @property
     def leader(self) -> Chain | None:

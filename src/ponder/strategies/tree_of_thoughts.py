@@ -21,7 +21,8 @@ class TreeOfThoughts:
     A state is a dead end when its value is at most `prune`, in both (the paper's v_th). The evaluator is the verifier: the paper's value
     prompt is `judge(prompt="tot_value@1")`, its vote prompt `ballot()`; a process reward model will do as well.
 
-    It ends when no state is left, after `expansions` states were expanded, or, in depth, when `finished` answers were found. Equal states
+    It ends when no state is left, after `expansions` states were expanded, when a finished chain has the value `accept`, or, in depth, when
+    `finished` answers were found. Equal states
     are kept once. Deviation: thoughts are sampled independently at the policy's temperature (the paper's first way), not proposed in one
     list. Cost: up to expansions * branch samples and scores. Candidates are chosen from by `final`; cut and failed chains: `steps.judged`.
     """
@@ -35,20 +36,21 @@ class TreeOfThoughts:
     finished: int = 1
     step: str | int = "line"
     final: str = "max"
+    accept: float | None = None
 
     def __post_init__(self) -> None:
         counts = {"branch": self.branch, "width": self.width, "expansions": self.expansions, "finished": self.finished}
         check("tree_of_thoughts", **counts)
-        check_final("tree_of_thoughts", self.final)
+        check_final("tree_of_thoughts", self.final, accept=self.accept)
         until(self.step)
         if self.search not in ("bfs", "dfs"):
             raise UsageError(f"tree_of_thoughts: search = {self.search!r} must be bfs or dfs")
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
-        choice, states = Choice(self.final), [Worth(root)]
+        choice, states = Choice(self.final, self.accept), [Worth(root)]
         left, wanted = self.expansions, self.finished
-        while states and left:
+        while states and left and not choice.settled:
             now, later = (states[:left], []) if self.search == "bfs" else (states[:1], states[1:])
             left -= len(now)
             children = await run.extend([state.chain for state in now], n=self.branch, until=until(self.step))
