@@ -7,7 +7,7 @@ beforehand; which of them is claimed to save tokens is chosen on problems of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,31 +18,44 @@ from ponder.cli.curve import Line
 from ponder.cli.study import Study, check
 from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
 from ponder.scaling.figure import Series, curve_figure
+from ponder.spec import parse
 from ponder.store import Journal, StudyStore
 
 PRM = "reward_model('lab/prm')"
 # Families and their sizes, cheapest first; {g} is the guide. Fields that are left out are the defaults of each strategy.
-SIZES: Mapping[str, Sequence[str]] = {
-    "beam": [f"beam(width={w}, branch={b}, verifier={{g}})" for w, b in ((2, 4), (4, 4), (8, 8))],
-    "dvts": [f"dvts(trees={t}, branch=4, verifier={{g}})" for t in (2, 4, 16)],
-    "step_best_of_n": [f"step_best_of_n(n={n}, verifier={{g}})" for n in (4, 16, 64)],
-    "lookahead": [f"lookahead(width={w}, branch={b}, verifier={{g}})" for w, b in ((2, 4), (8, 8))],
-    "rebase": [f"rebase(n={n}, final='max', verifier={{g}})" for n in (8, 24, 64)],
+SIZES: dict[str, Sequence[str]] = {
+    "beam": [f"beam(width={w}, branch=4, verifier={{g}})" for w in (2, 4, 8)],
+    "dvts": [f"dvts(trees={t}, branch=4, verifier={{g}})" for t in (2, 4, 8)],
+    "step_best_of_n": [f"step_best_of_n(n={n}, verifier={{g}})" for n in (4, 16, 32)],
+    "lookahead": [f"lookahead(width={w}, branch=4, verifier={{g}})" for w in (2, 4)],
+    "rebase": [f"rebase(n={n}, final='max', verifier={{g}})" for n in (8, 24)],
     "rebase, temperature 0.5": [f"rebase(n={n}, temperature=0.5, final='max', verifier={{g}})" for n in (8, 24, 64)],
     "best_first": [f"best_first(expansions={n}, branch=8, verifier={{g}})" for n in (8, 32)],
-    "tree_of_thoughts": [f"tree_of_thoughts(branch=8, width={w}, prune=0.05, verifier={{g}})" for w in (4, 16)],
-    "mcts": [f"mcts(simulations={n}, branch=4, verifier={{g}})" for n in (16, 32, 96)],
-    "ab_mcts": [f"ab_mcts(simulations={n}, verifier={{g}})" for n in (64, 192)],
-    "particles": [f"particles(n={n}, verifier={{g}})" for n in (8, 24, 64)],
+    "tree_of_thoughts": [f"tree_of_thoughts(branch=8, width={w}, prune=0.05, verifier={{g}})" for w in (4, 8)],
+    "mcts": [f"mcts(simulations={n}, branch=4, verifier={{g}})" for n in (8, 16, 32)],
+    "ab_mcts": [f"ab_mcts(simulations={n}, verifier={{g}})" for n in (64, 128)],
+    "particles": [f"particles(n={n}, verifier={{g}})" for n in (8, 24)],
     "particles, ratio": [f"particles(n={n}, potential='ratio', verifier={{g}})" for n in (8, 24, 64)],
-    "particles, annealed": [f"particles(n={n}, potential='ratio', anneal=3, verifier={{g}})" for n in (8, 24, 64)],
-    "qalign": [f"qalign(moves={n}, chains=4, final='max', verifier={{g}})" for n in (3, 8, 16)],
-    "evolve": [f"evolve(population={n}, generations=3, parents=4, mutate='step', verifier={{g}})" for n in (4, 8, 16)],
+    "particles, annealed": [f"particles(n={n}, potential='ratio', anneal=3, verifier={{g}})" for n in (8, 24)],
+    "qalign": [f"qalign(moves={n}, chains=4, final='max', verifier={{g}})" for n in (3, 8)],
+    "evolve": [f"evolve(population={n}, generations=3, parents=4, mutate='step', verifier={{g}})" for n in (4, 8)],
+}
+# Searches that end once a finished chain is good enough. A step of 200 tokens is a whole answer: best-of-n, seven at a time.
+STOPPED: dict[str, Sequence[str]] = {
+    "particles, annealed, stopped": [
+        f"particles(n=8, potential='ratio', anneal=3, gibbs=12, accept={a}, verifier={{g}})" for a in (0.5, 0.6, 0.8)
+    ],
+    "evolve, stopped": [
+        f"evolve(population=8, generations=12, parents=4, mutate='step', accept={a}, verifier={{g}})" for a in (0.5, 0.6, 0.8)
+    ],
+    "mcts, stopped": [f"mcts(simulations=64, branch=16, c=0.3, accept={a}, verifier={{g}})" for a in (0.6, 0.8)],
+    "best-of-n, stopped": [f"particles(n=8, step=200, gibbs=9, accept={a}, verifier={{g}})" for a in (0.5, 0.6, 0.8)],
 }
 WHOLE = ("best_of_n(n=64, verifier={g})", "weighted_vote(n=64, verifier={g})")
 FEW = ("beam", "mcts", "rebase", "particles, ratio")  # under every guide
 FIGURES = {
     "trees": ("beam", "dvts", "step_best_of_n", "rebase", "best_first", "tree_of_thoughts", "mcts"),
+    "stopped": tuple(STOPPED),
     "populations": ("beam", "lookahead", "ab_mcts", "particles", "particles, ratio", "qalign", "evolve"),
 }
 # What guides a search, best first. A noisy oracle plays a prefix out once and errs about the end at these rates, for right and wrong alike.
@@ -76,7 +89,7 @@ class Point:
 
 def study(name: str, task: str, guide: str, families: Sequence[str], seeds: Sequence[int]) -> Study:
     """All sizes of these families under one guide."""
-    searches = [spec.format(g=guide) for family in families for spec in SIZES[family]]
+    searches = [spec.format(g=guide) for family in families for spec in (SIZES | STOPPED)[family]]
     body = {
         "name": name,
         "tasks": [task],
@@ -96,11 +109,10 @@ def points(given: Study, guide: str, families: Sequence[str]) -> tuple[list[Line
     problems = sorted({run.problem for run in runs})
     order = {problem: at for at, problem in enumerate(problems)}
     cells = {run.cell for run in runs}
-    made = {spec: family for family in families for spec in SIZES[family]}
-    names = {str(spec): spec for spec in given.expanded}
+    made = {spec: family for family in families for spec in (SIZES | STOPPED)[family]}
     found = []
     for spec, family in made.items():
-        canonical = next(one for one in names if _same(one, spec.format(g=guide)))
+        canonical = repr(parse(spec.format(g=guide), "strategies"))
         mine = [run for run in runs if run.strategy == canonical]
         if len(mine) != len(problems) * len(cells):
             raise SystemExit(f"{canonical}: {len(mine)} of {len(problems) * len(cells)} runs are there")
@@ -112,10 +124,11 @@ def points(given: Study, guide: str, families: Sequence[str]) -> tuple[list[Line
     return lines, found
 
 
-def _same(a: str, b: str) -> bool:
-    from ponder.spec import parse, render
-
-    return render(parse(a, "strategies"), full=True) == render(parse(b, "strategies"), full=True)
+def both(name: str, task: str, seeds: Sequence[int]) -> tuple[list[Line], list[Point]]:
+    """All searches under the process reward model, those that stop in a study of their own."""
+    lines, found = points(study(name, task, PRM, list(SIZES), seeds), PRM, list(SIZES))
+    _, more = points(study(f"{name}-stopped", task, PRM, list(STOPPED), seeds), PRM, list(STOPPED))
+    return lines, found + more
 
 
 def whole(lines: Sequence[Line], name: str) -> list[Point]:
@@ -162,8 +175,10 @@ def difference(
 def claims(dev: tuple[list[Line], list[Point]], test: tuple[list[Line], list[Point]]) -> list[Claim]:
     """Whether a search saves tokens, whether particles keep up with beams, and each search against best-of-n at equal tokens."""
     goal = whole(dev[0], "best_of_n")[-1]
-    chosen = cheapest(dev[1], goal.accuracy)
+    searches = [point for point in dev[1] if point.family != "best-of-n, stopped"]
+    chosen = cheapest(searches, goal.accuracy)
     best = next(point for point in test[1] if point.spec == chosen.spec)
+    plain = cheapest([point for point in test[1] if point.family == "best-of-n, stopped"], 2.0)
     lines, found = test
     curve = whole(lines, "best_of_n")
     saved = ratio(curve[-1].tokens_P, best.tokens_P)
@@ -186,6 +201,8 @@ def claims(dev: tuple[list[Line], list[Point]], test: tuple[list[Line], list[Poi
             "saving-accuracy", "its accuracy over that of best-of-64", best.correct_P, curve[-1].correct_P, seeds, ">= 0", 0.0
         ),
     ]
+    text = f"accuracy of `{best.spec}` over `{plain.spec}`, which is best-of-n that stops ({plain.tokens:.0f} tokens)"
+    made.append(difference("saving-over-stopping", text, best.correct_P, plain.correct_P, seeds))
     particles = [point for point in found if point.family == "particles, ratio"]
     for point in found:
         if point.family == "beam":
@@ -250,9 +267,9 @@ def main() -> None:
     """Run, claim, draw, and put the tables into the pages."""
     everything = list(SIZES)
     dev = points(
-        study("search-dev", "countdown(numbers=4, n=150, split='train', seed=31)", PRM, everything, [0]), PRM, everything
+        study("search-dev", "countdown(numbers=4, n=100, split='train', seed=31)", PRM, everything, [0]), PRM, everything
     )
-    test = points(study("search", "countdown(numbers=4, n=200)", PRM, everything, [0, 1, 2]), PRM, everything)
+    test = points(study("search", "countdown(numbers=4, n=150)", PRM, everything, [0, 1, 2]), PRM, everything)
     made = claims(dev, test)
     insert(DOCS / "evidence" / "search.md", "search", table(*test))
     for name, families in FIGURES.items():
