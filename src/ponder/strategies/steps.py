@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from ponder.core import LINE, PARAGRAPH, Until, Verifier
+from ponder.core import LINE, PARAGRAPH, Until, Verifier, cut
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.strategies.tally import Tally
-from ponder.types import Chain, Step, Usage
+from ponder.types import Chain, Step
 
 SENTENCE = Until(stop=(". ", "? ", "! ", "\n"))  # four texts, as many as most endpoints take
 NAMES = {"line": LINE, "paragraph": PARAGRAPH, "sentence": SENTENCE}
@@ -49,22 +49,29 @@ def starts(chain: Chain, step: str | int) -> list[int]:
         tokens = [piece for one in chain.steps for piece in (one.tokens.texts if one.tokens is not None else ())]
         if "".join(tokens) != text:
             raise UsageError(f"step = {step}: mini-steps of a whole answer need its tokens, which this engine does not give")
-        return list(accumulate(map(len, tokens[:-1]), initial=0))[::step]
+        begun = list(accumulate(map(len, tokens[:-1]), initial=0))
+        return [at for at in begun[::step] if at < len(text)] or [0]
     ends = {match.end() for stop in until(step).stop for match in re.finditer(re.escape(stop), text)}
     return [0, *sorted(end for end in ends if text[end:].strip())]
 
 
 def prefix(chain: Chain, end: int) -> Chain:
-    """The first `end` characters of a chain, open again, as one step with its share of the tokens."""
-    if not end:
-        return Chain(chain.prompt)
-    text, whole = chain.text, chain.usage.completion
-    pieces = [one.tokens for one in chain.steps]
-    for one in pieces[:1] if len(pieces) == 1 else ():
-        size = next((at for at, past in enumerate(accumulate(map(len, one.texts)), 1) if past == end), None) if one else None
-        if one is not None and size is not None:
-            return Chain(chain.prompt, (Step(text[:end], Usage(completion=size), tokens=one[:size]),))
-    return Chain(chain.prompt, (Step(text[:end], Usage(completion=round(whole * end / len(text)))),))
+    """The first `end` characters of a chain, open again; the step in which they end is cut, and keeps its share of the tokens."""
+    kept, left = [], end
+    for step in chain.steps:
+        if left <= 0:
+            break
+        kept.append(step if len(step.text) <= left else _cut(step, left))
+        left -= len(step.text)
+    return Chain(chain.prompt, tuple(kept))
+
+
+def _cut(step: Step, end: int) -> Step:
+    ends = list(accumulate(map(len, step.tokens.texts))) if step.tokens is not None else []
+    if end in ends:
+        return cut(step, ends.index(end) + 1)
+    share = round(step.usage.completion * end / len(step.text))
+    return replace(step, text=step.text[:end], tokens=None, usage=replace(step.usage, completion=share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,10 @@ async def judged(run: Run, verifier: Verifier, chains: Sequence[Chain]) -> list[
 
 def best(chains: Sequence[Worth], n: int, *, distinct: bool = True) -> list[Worth]:
     """The n of the highest value, ties to what was seen first. distinct: equal texts once, so that no search is spent on copies."""
-    kept = list({(one.chain.digest, one.chain.finish): one for one in reversed(chains)}.values())[::-1] if distinct else chains
-    return sorted(kept, key=lambda one: -one.value)[:n]
+    first: dict[object, Worth] = {}
+    for at, one in enumerate(chains):
+        first.setdefault((one.chain.digest, one.chain.finish) if distinct else at, one)
+    return sorted(first.values(), key=lambda one: -one.value)[:n]
 
 
 def check_final(name: str, final: str, *more: str, accept: float | None = None) -> None:
