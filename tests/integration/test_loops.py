@@ -50,6 +50,13 @@ def test_a_loop_reports_each_round_and_goes_on_without_training_again(loop):
     assert set(body["best"]) == {"round", "policy"}
 
 
+def test_what_a_choosing_verifier_reads_is_on_the_bill(loop, tmp_path):
+    plain = list(loop.run())[-1].sampled_tokens
+    em = replace(METHODS["bond"], samples=4, verifier="reward_model('lab/orm_trial')")
+    chosen = list(replace(loop, em=em, out=tmp_path / "bond").run())[-1].sampled_tokens
+    assert chosen > plain, "the same samples, and each of them scored"
+
+
 def test_a_lost_policy_is_trained_again_from_the_banked_samples_to_the_same_bytes(loop):
     list(loop.run())
     weights = loop.policy(1) / "model.safetensors"

@@ -96,10 +96,11 @@ def measured(where: Path, ks: Sequence[int] | None = None) -> Measured:
 
 
 def sampled_tokens(where: Path) -> int:
-    """Completion tokens of everything in a study's bank, whatever asked for it."""
+    """Tokens of everything in a study's bank, whatever asked for it: completion tokens, and positions scored by reward models."""
     with Journal(where / "study.db", hold=False) as journal:
-        [[total]] = journal.read("SELECT coalesce(sum(completion), 0) FROM samples")
-    return int(str(total))
+        [[sampled]] = journal.read("SELECT coalesce(sum(completion), 0) FROM samples")
+        [[scored]] = journal.read("SELECT coalesce(sum(scored), 0) FROM scores")
+    return int(str(sampled)) + int(str(scored))
 
 
 def _surprise(row: Row, sums: list[float]) -> None:

@@ -128,10 +128,12 @@ class Report:
 
     Attributes:
         round: its number.
-        sampled_tokens: completion tokens of the E-step, hints included, up to and with this round.
+        sampled_tokens: of the E-steps up to and with this round: completion tokens, hints included, and positions scored by the verifier
+            that chooses.
         kept: examples trained on in this round.
         trained_tokens: read by the M-steps so far, those of verifiers included.
-        train_flops: of E- and M-steps so far: 2 x parameters for a token sampled, what `learners.training.Cost` says for those trained on.
+        train_flops: of E- and M-steps so far: 2 x the policy's parameters for a token sampled or scored, what `learners.training.Cost` says
+            for those trained on.
         pass_at: held-out pass@k by k, unbiased.
         low, high: 95% intervals of pass@1, bootstrapped over problems.
         entropy: nats a token of held-out samples at temperature 1.
