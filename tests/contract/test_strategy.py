@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_search import SEARCHES
 
 from fakes import (
     QUESTION,
@@ -77,7 +78,9 @@ def sampled(outcome):
 
 
 def test_every_registered_strategy_stands_in_the_table():
-    assert sorted(SPECS) == names("strategies"), "give each registered strategy a spec in SPECS: the laws below then hold it too"
+    assert sorted({*SPECS, *SEARCHES}) == names("strategies"), (
+        "give each registered strategy a spec in SPECS, or in SEARCHES of test_search"
+    )
 
 
 @every

@@ -27,7 +27,7 @@ class AbMcts:
     it goes to the child whose own posterior gives the largest draw. A posterior is Beta(prior + sum of values, prior + sum of 1 - values).
 
     Deviation: the paper's nodes are whole answers that are refined; here a child is one step more (`step`), so that "deeper" goes on with a
-    chain. A finished chain, or one that was cut (value 0), is not gone to again; what failed or has no score counts nowhere. parallel: walks
+    chain. Children that differ in white space alone are one. A finished chain, or one that was cut (value 0), is not gone to again; what failed or has no score counts nowhere. parallel: walks
     drawn from one state of the tree and sampled together. accept: the search ends once a finished chain has this value. Cost: up to `simulations`
     samples and scores.
     """
@@ -110,10 +110,12 @@ class Branch:
             node = inner[-max(draws)[1]]
 
     def add(self, chain: Chain, value: float) -> None:
-        """A new child of this value."""
+        """A new child of this value; a copy of one that is there says only what new children are worth."""
+        self.wider.add(value)
+        if any(child.chain.text.split() == chain.text.split() for child in self.children):
+            return
         child = Branch(chain, self)
         self.children.append(child)
-        self.wider.add(value)
         for node in child.path():
             node.own.add(value)
             if node is not child:

@@ -33,7 +33,7 @@ class Lookahead:
     distinct: bool = True
 
     def __post_init__(self) -> None:
-        check("lookahead", ahead=self.ahead + 1)
+        check("lookahead", 0, ahead=self.ahead)
         self._beam()
 
     async def __call__(self, root: Chain, run: Run) -> None:

@@ -58,7 +58,8 @@ class Particles:
     accept: float | None = None
 
     def __post_init__(self) -> None:
-        check("particles", n=self.n, gibbs=self.gibbs, depth=self.depth, anneal=self.anneal + 1)
+        check("particles", n=self.n, gibbs=self.gibbs, depth=self.depth)
+        check("particles", 0, anneal=self.anneal)
         check_final("particles", self.final, accept=self.accept)
         until(self.step)
         for name, value, table in (("potential", self.potential, POTENTIALS), ("resample", self.resample, RESAMPLERS)):

@@ -32,11 +32,11 @@ def until(step: str | int) -> Until:
     return NAMES[str(step)]
 
 
-def check(name: str, **counts: int) -> None:
-    """Raise `UsageError` unless each of these fields of the strategy `name` is at least 1."""
+def check(name: str, least: int = 1, **counts: int) -> None:
+    """Raise `UsageError` unless each of these fields of the strategy `name` is at least `least`."""
     for field_name, value in counts.items():
-        if value < 1:
-            raise UsageError(f"{name}: {field_name} = {value} must be at least 1")
+        if value < least:
+            raise UsageError(f"{name}: {field_name} = {value} must be at least {least}")
 
 
 def starts(chain: Chain, step: str | int) -> list[int]:
@@ -139,8 +139,9 @@ class Choice:
     def add(self, run: Run, found: Sequence[Worth]) -> None:
         """Count the finished ones of these, and propose the leader if it is another now."""
         before = self.leader
-        done = [one for one in found if not one.live]
-        for one, answer in zip(done, run.answers([one.chain for one in done]), strict=True):
+        for one, answer in zip(found, run.answers([one.chain for one in found]), strict=True):
+            if answer is None:  # it is open, or came to nothing
+                continue
             if self.top is None or one.value > self.top.value:
                 self.top = one
             if self.final == "vote":
