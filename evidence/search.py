@@ -113,7 +113,7 @@ def points(given: Study, guide: str, families: Sequence[str]) -> tuple[list[Line
     found = []
     for spec, family in made.items():
         canonical = repr(parse(spec.format(g=guide), "strategies"))
-        mine = [run for run in runs if run.strategy == canonical]
+        mine = list({(run.problem, run.cell): run for run in runs if run.strategy == canonical}.values())
         if len(mine) != len(problems) * len(cells):
             raise SystemExit(f"{canonical}: {len(mine)} of {len(problems) * len(cells)} runs are there")
         correct, tokens = np.zeros(len(problems)), np.zeros(len(problems))
@@ -265,11 +265,8 @@ def figure(name: str, title: str, lines: Sequence[Line], found: Sequence[Point],
 
 def main() -> None:
     """Run, claim, draw, and put the tables into the pages."""
-    everything = list(SIZES)
-    dev = points(
-        study("search-dev", "countdown(numbers=4, n=100, split='train', seed=31)", PRM, everything, [0]), PRM, everything
-    )
-    test = points(study("search", "countdown(numbers=4, n=150)", PRM, everything, [0, 1, 2]), PRM, everything)
+    dev = both("search-dev", "countdown(numbers=4, n=100, split='train', seed=31)", [0])
+    test = both("search", "countdown(numbers=4, n=150)", [0, 1, 2])
     made = claims(dev, test)
     insert(DOCS / "evidence" / "search.md", "search", table(*test))
     for name, families in FIGURES.items():
