@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ponder.store import Journal, RunRecord, StudyStore
 
 
+LEDGER = ("completion", "scored", "prompt", "cached")
+"""The kinds of tokens of a question's whole run, discarded branches included: written, read by reward models, read by policies, and of
+these from the engine's cache."""
+
+
 def clean(text: str) -> str:
     """Text that cannot steer a terminal: no escape, control or direction-changing characters but newline and tab."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
@@ -63,7 +68,7 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
 def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bool) -> None:
     """What each strategy reached in each cell, its seeds pooled; strategies in the given order.
 
-    Seeds of one problem are averaged first, as they are not independent: the interval is Wilson's over problems for one seed, and a
+    tokens are completion and scored; prompt and cached are beside it. Seeds of one problem are averaged first, as they are not independent: the interval is Wilson's over problems for one seed, and a
     bootstrap over problems for several.
     """
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
@@ -89,6 +94,7 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
             "high": interval.high,
             "samples": sum(run.spent.samples for run in runs) / len(runs),
             "tokens": sum(run.spent.usage.tokens for run in runs) / len(runs),
+            **{kind: sum(getattr(run.spent.usage, kind) for run in runs) / len(runs) for kind in LEDGER},
             "no_answer": sum(run.chain is None for run in runs),
             "oracle": any(run.oracle for run in runs),
             "study": str(where),
@@ -99,7 +105,8 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
         temperature = cell["sampling"].split()[0]
         accuracy = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
         head = [f"{strategy}{mark}", f"{cell['task']} | {cell['policy']} | {temperature}", budget, str(n), accuracy]
-        rows.append([*head, f"{body['samples']:.1f}", f"{body['tokens']:.0f}", str(body["no_answer"])])
+        kinds = [f"{body[kind]:.0f}" for kind in ("tokens", *LEDGER)]
+        rows.append([*head, f"{body['samples']:.1f}", *kinds, str(body["no_answer"])])
     if not as_json:
         table(
             [
@@ -110,6 +117,7 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
                 "accuracy, 95% interval",
                 "samples",
                 "tokens",
+                *LEDGER,
                 "no answer",
             ],
             rows,

@@ -4,7 +4,7 @@ Weights lie in fp16 safetensors under the names that `transformers.LlamaForCausa
 them, and are computed with in float32.
 
 `forward` has one kernel for prefill, decoding and scoring. A row is a token at a position, whose memory has those before it. Everything a row's result
-is computed from has a shape that depends on the row alone: matrices are multiplied in blocks of exactly BLOCK rows, and
+is computed from has a shape that depends on the row alone: matrices are multiplied in tiles of exactly `tile()` rows, and
 attention reads a number of keys that is the row's position rounded up to SPAN. So the same row gives the same bits
 whatever shares its batch, in whatever order.
 """
@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +27,7 @@ from ponder.lab.tokenizer import BOS, EOS, PAD, VOCABULARY
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-BLOCK = 32  # rows of one matrix product; a multiple of the rows of every BLAS micro-kernel we met (16 for AVX-512)
+BLOCK = 32  # rows come in multiples of this; the most that are multiplied together
 SPAN = 32  # keys are read in multiples of this
 
 
@@ -176,10 +177,26 @@ def logits(weights: Weights, hidden: Floats) -> Floats:
 
 
 def _multiply(x: Floats, matrix: Floats) -> Floats:
-    """Multiply in blocks of BLOCK rows, so that the shape BLAS sees, and with it every bit, is the same in any batch."""
-    blocks = x.reshape(-1, BLOCK, x.shape[1])
-    product: Floats = np.matmul(blocks, matrix).reshape(len(x), -1)
+    """Multiply tile by tile, so that the shape BLAS sees, and with it every bit, is the same in any batch."""
+    tiles = x.reshape(-1, tile(), x.shape[1])
+    product: Floats = np.matmul(tiles, matrix).reshape(len(x), -1)
     return product
+
+
+@cache
+def tile() -> int:
+    """The most rows, up to BLOCK, that this machine's BLAS multiplies to the same bits wherever they stand among each other.
+
+    Tried once, as it depends on the processor: 32 with the kernels for AVX-512, 8 with those for AVX2, which take rows by twelves and sum
+    what is left over in another order (OpenBLAS 0.3.31).
+    """
+    random = np.random.default_rng(0)
+    trials = [random.standard_normal((2, k, n), np.float32) for k in (64, 172, 688) for n in (96, 256)]
+    for rows in (BLOCK, BLOCK // 2, BLOCK // 4, BLOCK // 8):
+        products = [np.repeat(trial[0, None, :, 0], rows, 0) @ trial[1] for trial in trials]
+        if all((product == product[0]).all() for product in products):
+            return rows
+    return 1
 
 
 def _normalize(x: Floats, epsilon: float) -> Floats:
