@@ -10,7 +10,7 @@ from ponder.core import Verifier, batches
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.steps import Choice, check, check_final, judged, until
+from ponder.strategies.steps import UNSCORED, Choice, check, check_final, judged, until
 from ponder.types import Chain
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ class AbMcts:
     """Thompson sampling between a new child and those there (AB-MCTS-A with Beta posteriors, Inoue et al. 2025, arXiv:2503.04412, 3.3).
 
     Each walk starts at the root. At a node it draws from two posteriors: of the values that new children of this node had (wider), and of
-    all values found below its children (deeper). If the first is larger, or there is no child to go to, a child is sampled here; otherwise
-    it goes to the child whose own posterior gives the largest draw. A posterior is Beta(prior + sum of values, prior + sum of 1 - values).
+    all values found below its children, their own left out (deeper). If the first is larger, or there is no child to go to, a child is
+    sampled here; otherwise it goes to the child whose own posterior, of the values found at and below it, gives the largest draw. A
+    posterior is Beta(prior + sum of values, prior + sum of 1 - values).
 
     Deviation: the paper's nodes are whole answers that are refined; here a child is one step more (`step`), so that "deeper" goes on with a
-    chain. Children that differ in white space alone are one. A finished chain, or one that was cut (value 0), is not gone to again; what failed or has no score counts nowhere. parallel: walks
-    drawn from one state of the tree and sampled together. accept: the search ends once a finished chain has this value. Cost: up to `simulations`
-    samples and scores.
+    chain. Children that differ in white space alone are one. A finished chain, or one that was cut or ended without an answer (value 0), is
+    not gone to again; what failed or has no score counts nowhere. parallel: walks drawn from one state of the tree and sampled together.
+    accept: the search ends once a finished chain has this value. Cost: up to `simulations` samples and scores.
     """
 
     simulations: int
@@ -61,11 +62,11 @@ class AbMcts:
             children = await run.extend([parent.chain for parent in parents], until=until(self.step))
             found = await judged(run, self.verifier, children)
             choice.add(run, found)
-            worth = {id(one.chain): one.value for one in found if one.value >= 0}
+            worth = {id(one.chain): one.value for one in found}
             for parent, child in zip(parents, children, strict=True):
-                cut = child.finish in ("stop", "length") and id(child) not in worth
-                value = 0.0 if cut else worth.get(id(child))
-                if value is not None:
+                cut = 0.0 if child.finish in ("stop", "length") else UNSCORED
+                value = worth.get(id(child), cut)
+                if value != UNSCORED:
                     parent.add(child, value)
         return tree
 
@@ -112,13 +113,13 @@ class Branch:
     def add(self, chain: Chain, value: float) -> None:
         """A new child of this value; a copy of one that is there says only what new children are worth."""
         self.wider.add(value)
-        if any(child.chain.text.split() == chain.text.split() for child in self.children):
+        if any(_words(child.chain) == _words(chain) for child in self.children):
             return
         child = Branch(chain, self)
         self.children.append(child)
         for node in child.path():
             node.own.add(value)
-            if node is not child:
+            if node not in (child, self):
                 node.deeper.add(value)
 
     def path(self) -> Iterator[Branch]:
@@ -127,3 +128,8 @@ class Branch:
         while node is not None:
             yield node
             node = node.parent
+
+
+def _words(chain: Chain) -> tuple[list[str], str | None]:
+    """What makes a child another child."""
+    return chain.text.split(), chain.finish

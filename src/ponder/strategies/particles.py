@@ -12,7 +12,7 @@ from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.spec import named
 from ponder.strategies.resampling import RESAMPLERS, effective, flattened, multinomial
-from ponder.strategies.steps import Choice, Worth, check, check_final, judged, until
+from ponder.strategies.steps import UNSCORED, Choice, Worth, check, check_final, judged, until
 from ponder.types import Chain
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Particles:
     resample: "multinomial" as in the paper, "systematic" or "residual" (less noise; Douc and Cappe 2005); done when the effective sample
     size 1 / sum w^2 is below `ess` * n (1: after every step, as in the paper).
     gibbs: sweeps of particle Gibbs (the paper's section 3.3; Andrieu et al. 2010): each after the first keeps one particle of the one before,
-    drawn by weight, as its first, untouched. Candidates are all finished particles of all sweeps;
-    no sweep follows one that finished with the value `accept`.
+    drawn by weight, as its first, untouched. Each chain that finishes is a candidate of `max`, those that are
+    there when a sweep ends have votes; no sweep follows one that finished with the value `accept`.
     anneal: while t < `anneal` steps, weights are flattened, w^(1 / tau) with the least tau >= 1 for which their effective size is at least
     (1 - t / anneal) * n: entropic annealing in the manner of Giannone et al. 2025, by effective size instead of entropy. Flattened weights
     decide what is copied; the estimate of evidence is then biased.
@@ -73,15 +73,20 @@ class Particles:
         choice, random = Choice(self.final, self.accept), run.random(root, "particles")
         kept: list[Worth] = []
         for _ in range(self.gibbs):
-            swept = await self.sweep(root, run, random, kept)
+            swept = await self.sweep(root, run, random, kept, choice)
             choice.add(run, swept.particles)
             if not any(swept.weights) or choice.settled:
                 return
             [at] = multinomial(swept.weights, 1, random)
             kept = swept.trace(at)
 
-    async def sweep(self, root: Chain, run: Run, random: Random, kept: Sequence[Worth] = ()) -> Sweep:
-        """One pass of the filter. kept: the prefixes, one a step, of a particle that is to survive as the first."""
+    async def sweep(
+        self, root: Chain, run: Run, random: Random, kept: Sequence[Worth] = (), choice: Choice | None = None
+    ) -> Sweep:
+        """One pass of the filter. kept: the prefixes, one a step, of a particle that is to survive as the first.
+
+        choice: told of what finishes, at once, so that a run that ends in the middle has an answer.
+        """
         particles, weights, evidence = [Worth(root, 0.5)] * self.n, [1.0] * self.n, 0.0
         lines: list[list[Worth]] = [[] for _ in range(self.n)]
         for t in range(self.depth):
@@ -90,6 +95,8 @@ class Particles:
                 break
             before = list(particles)
             moved = await self._move(run, [particles[at] for at in moving])
+            if choice is not None:
+                choice.add(run, moved, vote=False)
             for at, one in zip(moving, moved, strict=True):
                 particles[at] = one
             if kept:
@@ -106,15 +113,15 @@ class Particles:
         return Sweep(particles, weights, evidence, lines)
 
     async def _move(self, run: Run, tips: Sequence[Worth]) -> list[Worth]:
-        """Each with one step more; what was cut, failed or has no answer comes back with the value 0."""
+        """Each with one step more; what was cut, failed or has no answer comes back without a value."""
         if not tips:
             return []
         children = await run.extend([tip.chain for tip in tips], until=until(self.step))
         found = {id(one.chain): one for one in await judged(run, self.verifier, children)}
-        return [found.get(id(child), Worth(child, 0.0)) for child in children]
+        return [found.get(id(child), Worth(child)) for child in children]
 
     def _factor(self, now: Worth, before: Worth) -> float:
-        if now.value < 0 or now.chain.finish not in (None, "stop"):
+        if now.value == UNSCORED:
             return 0.0
         if now.chain is before.chain and not now.live:
             return 1.0 if self.potential == "ratio" else POTENTIALS[self.potential](now.value, 0.5)

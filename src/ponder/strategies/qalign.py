@@ -9,7 +9,7 @@ from ponder.core import Verifier
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.steps import Choice, Worth, check, check_final, judged, prefix, starts, until
+from ponder.strategies.steps import UNSCORED, Choice, Worth, check, check_final, judged, prefix, starts, until
 from ponder.types import Chain
 
 
@@ -23,9 +23,9 @@ class Qalign:
     the same for all (the paper takes raw rewards). step: where an answer may be cut; the paper cuts at any token, `step=1`.
 
     `chains` walks go side by side, `moves` proposals each, the first state being a sample. An answer that was cut, failed, or has no score is
-    never taken; a walk that has none yet takes the first that can be. Every state of every walk counts as a candidate, as often as
-    it is stayed in, and the walks end once a state has the value `accept`: by `vote` the answer is the likeliest of the stationary distribution. Cost: chains * (moves + 1) samples, what is kept
-    of an answer not being paid again, and as many scores.
+    never taken; a walk that has none yet takes the first that can be. Every state of every walk has a vote, as often as it is stayed in, so
+    by `vote` the answer is the likeliest of the stationary distribution; of `max` every answer sampled is a candidate. The walks end once one
+    has the value `accept`. Cost: chains * (moves + 1) samples, what is kept of an answer not being paid again, and as many scores.
     """
 
     moves: int
@@ -50,7 +50,9 @@ class Qalign:
         for _ in range(self.moves + 1):
             parents = [root if now is None else prefix(now.chain, random.choice(starts(now.chain, self.step))) for now in walks]
             children = await run.extend(parents)
-            new = {id(one.chain): one for one in await judged(run, self.verifier, children) if one.value >= 0}
+            found = await judged(run, self.verifier, children)
+            choice.add(run, found, vote=False)
+            new = {id(one.chain): one for one in found if one.value != UNSCORED}
             for at, child in enumerate(children):
                 now, then = walks[at], new.get(id(child))
                 if then is not None and (now is None or random.random() < self.ratio(now, then)):

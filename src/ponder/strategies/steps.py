@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from ponder.core import LINE, PARAGRAPH, Until, Verifier, cut
-from ponder.errors import UsageError
+from ponder.errors import BudgetExhausted, UsageError
 from ponder.run import Run
 from ponder.strategies.tally import Tally
 from ponder.types import Chain, Step
@@ -91,12 +91,16 @@ async def judged(run: Run, verifier: Verifier, chains: Sequence[Chain]) -> list[
     """The chains that are open or have an answer, in order, each with its value; equal chains are scored once.
 
     The rule for the others, in all searches: a chain that was cut, failed, or ended without an answer has been paid for and is gone.
+    Where nothing is left to pay scores with, the values are UNSCORED: an answer in hand is worth giving, and the next call ends the search.
     """
     alive = [
         chain for chain, answer in zip(chains, run.answers(chains), strict=True) if chain.finish is None or answer is not None
     ]
     different = {(chain.digest, chain.finish): chain for chain in alive}
-    scores = dict(zip(different, await run.score(verifier, list(different.values())), strict=True))
+    try:
+        scores = dict(zip(different, await run.score(verifier, list(different.values())), strict=True))
+    except BudgetExhausted:
+        return [Worth(chain) for chain in alive]
     values = [scores[chain.digest, chain.finish].value for chain in alive]
     return [Worth(chain, UNSCORED if value is None else value) for chain, value in zip(alive, values, strict=True)]
 
@@ -136,14 +140,16 @@ class Choice:
     tally: Tally = field(default_factory=Tally)
     top: Worth | None = None
 
-    def add(self, run: Run, found: Sequence[Worth]) -> None:
-        """Count the finished ones of these, and propose the leader if it is another now."""
+    def add(self, run: Run, found: Sequence[Worth], *, vote: bool = True) -> None:
+        """Count the finished ones of these, and propose the leader if it is another now. vote: False keeps them from the votes."""
         before = self.leader
         for one, answer in zip(found, run.answers([one.chain for one in found]), strict=True):
             if answer is None:  # it is open, or came to nothing
                 continue
             if self.top is None or one.value > self.top.value:
                 self.top = one
+            if not vote:
+                continue
             if self.final == "vote":
                 self.tally.add(answer, one.chain)
             elif one.value != UNSCORED:
