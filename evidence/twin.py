@@ -1,34 +1,51 @@
 """The twin plot: accuracy against compute spent in training, and against compute spent on each problem, both in FLOPs.
 
-`make evidence NAME=twin`; a quarter of an hour on two cores after `make evidence NAME=learning`, whose policies it shows; it can be
-stopped and started again. Training FLOPs are 6 x parameters for a token trained on and 2 x parameters for one sampled on the way; test
-FLOPs are 2 x parameters for a token written, and 2 x the verifier's for a position scored.
+`make evidence NAME=twin`, ten minutes on one core; every part is resumable. Everything is trained on problems of the train
+split and measured on the same 200 of the test split.
+
+Training FLOPs are 6 x parameters for a token trained on, and 2 x parameters for one sampled on the way; the cards of the shipped sizes
+hold parameters and tokens, those of what is trained here the FLOPs. Test FLOPs are 2 x the policy's parameters for a token written and
+2 x the verifier's for a position scored. The prompt, which is read once for all samples, is left out of test FLOPs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from evidence import learning
+import ponder.lab as lab
 from evidence.common import DOCS, ROOT, Claim, insert, run_study, save
 from ponder.cli.bases import locate, policy_spec
 from ponder.cli.curve import Line
+from ponder.cli.em import Loop
 from ponder.cli.rounds import measured
 from ponder.cli.rounds import run_study as run_in
 from ponder.cli.study import check
+from ponder.core import Task
+from ponder.learners.em import METHODS
 from ponder.learners.lab import train
+from ponder.learners.rl import Recipe as Reinforcement
+from ponder.learners.rl import reinforce
+from ponder.learners.training import Recipe
 from ponder.scaling.bootstrap import mean_intervals, paired_difference
+from ponder.spec import parse
 
-SIZES = ("small", "base", "large")
-STEPS, CHECKPOINTS = 600, 5  # of the short training whose checkpoints are shown
 WHERE = ROOT / "studies" / "twin"
-TASK = "countdown(n=200)"
-PRM = "reward_model('lab/prm')"
+RESUME = "make evidence NAME=twin"
+SIZES = ("small", "base", "large")
+TEST, SINGLE, MOST = "countdown(n=200)", 16, 32  # samples for pass@1, and for the right panel
+PROBLEMS = 1000
+TRAIN, DEV = f"countdown(n={PROBLEMS}, split='train')", f"countdown(n=40, split='train', skip={PROBLEMS})"
+CHECKPOINTS = 7  # of the training of the small model from nothing, as the shipped one was trained
+EM = replace(METHODS["rest_em"], rounds=3, samples=16, patience=0)
+POLICY = Recipe(epochs=3.0, batch=64, rate=1e-3)
+RL = Reinforcement(group=8, prompts=32, steps=188, rate=3e-4, checkpoints=3)  # as many samples as the three rounds
+PRM = "prm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,85 +58,89 @@ class Point:
     correct_P: np.ndarray
 
 
-def card(folder: Path) -> dict[str, float]:
-    """Parameters and tokens of a training of the lab."""
-    facts = json.loads((folder / "card.json").read_text("utf-8"))["training"]
-    return {"parameters": float(facts["parameters"]), "tokens": float(facts["tokens"])}
+def training(folder: Path) -> dict[str, float]:
+    """The training in a folder's card."""
+    return cast("dict[str, float]", json.loads((folder / "card.json").read_text("utf-8"))["training"])
+
+
+def shipped(name: str) -> dict[str, float]:
+    """The training in the card of weights that come with the lab."""
+    file = Path(lab.__file__).parent / "weights" / f"{name}.card.json"
+    return cast("dict[str, float]", json.loads(file.read_text("utf-8"))["training"])
+
+
+def from_nothing(facts: dict[str, float]) -> float:
+    """FLOPs of a training from nothing, whose card tells parameters and tokens."""
+    return 6 * facts["parameters"] * facts["tokens"]
 
 
 def single(folder: Path, name: str) -> np.ndarray:
-    """pass@1 by problem on the test split, of 16 samples."""
+    """pass@1 by problem on the test split."""
     where = WHERE / "test" / name
-    body = {"name": "test", "tasks": [TASK], "policies": [policy_spec(folder)], "strategies": ["sample"], "slice": 16}
-    run_in(check(body, name), where, resume="make evidence NAME=twin")
+    body = {"name": "test", "tasks": [TEST], "policies": [policy_spec(folder)], "strategies": ["sample"], "slice": SINGLE}
+    run_in(check(body, name), where, resume=RESUME)
     found: np.ndarray = measured(where).pass_P_K[:, 0]
     return found
 
 
 def trained() -> list[Point]:
-    """The left panel: checkpoints of a training from nothing, the three sizes, rounds of EM and RL on top of the small one."""
-    short = WHERE / "short"
-    if not (short / "card.json").is_file():
-        train("small", seed=0, out=short, steps=STEPS, checkpoints=CHECKPOINTS)
+    """The left panel: checkpoints of a training from nothing, the three sizes, rounds of ReST-EM and steps of GRPO on the small one."""
     found = []
-    for folder in (*sorted(short.glob("step-*"), key=lambda path: int(path.name[5:])), short):
-        facts = card(folder)
-        name = folder.name if folder != short else f"step-{STEPS}"
-        found.append(Point("checkpoints", name, 6 * facts["parameters"] * facts["tokens"], single(folder, f"short-{name}")))
-    base = {}
+    whole = WHERE / "small"
+    if not (whole / "card.json").is_file():
+        train("small", seed=0, out=whole, checkpoints=CHECKPOINTS)
+    for folder in in_order(whole):
+        facts = training(folder)
+        name = f"step {facts['steps']}"
+        found.append(Point("small, checkpoints", name, from_nothing(facts), single(folder, f"small-{facts['steps']}")))
+    before = from_nothing(shipped("small"))
     for size in SIZES:
-        facts = card(locate(f"lab:{size}"))
-        base[size] = 6 * facts["parameters"] * facts["tokens"]
-        found.append(Point("sizes", size, base[size], single(locate(f"lab:{size}"), size)))
-    arms = [arm for arm in learning.em_arms() if arm.name.startswith("rest_em") and arm.seed == 0]
-    for arm in arms:
-        found.append(
-            Point(
-                "ReST-EM", arm.name, base["small"] + arm.flops, single(arm.folder, arm.name.replace(", ", "-").replace(" ", ""))
-            )
-        )
-    final = learning.rl_arm(next(arm.sampled for arm in arms if arm.name == "rest_em"))
-    found.append(Point("GRPO", "grpo", base["small"] + final.flops, single(final.folder, "grpo")))
+        found.append(Point("sizes", size, from_nothing(shipped(size)), single(locate(f"lab:{size}"), size)))
+    em = Loop(locate("lab:small"), (TRAIN,), DEV, EM, POLICY, POLICY, WHERE / "em", 0, SINGLE, resume=RESUME)
+    for report in list(em.run())[1:]:
+        correct_P = single(em.policy(report.round), f"em-{report.round}")
+        found.append(Point("small, then ReST-EM", f"round {report.round}", before + report.train_flops, correct_P))
+    out = WHERE / "grpo"
+    if not out.is_dir():
+        reinforce(locate("lab:small"), cast("Task", parse(TRAIN, "tasks")), out, RL)
+    for step, folder in zip([*sorted(RL.marks), RL.steps], in_order(out), strict=True):
+        cost = cast("dict[str, float]", training(folder)["cost"])
+        found.append(Point("small, then GRPO", f"step {step}", before + cost["flops"], single(folder, f"grpo-{step}")))
     return found
+
+
+def in_order(folder: Path) -> list[Path]:
+    """The checkpoints of a training, and its end."""
+    return [*sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))), folder]
 
 
 def tested() -> list[Point]:
     """The right panel: majority and best-of-n by the lab's process reward model, on the three sizes."""
-    strategies = ["self_consistency(n=32)", f"best_of_n(n=32, verifier={PRM})"]
     body = {
         "name": "twin",
-        "tasks": [TASK],
+        "tasks": [TEST],
         "policies": [f"lab({size!r})" for size in SIZES],
-        "strategies": strategies,
-        "slice": 32,
+        "strategies": [f"self_consistency(n={MOST})", f"best_of_n(n={MOST}, verifier=reward_model('lab/{PRM}'))"],
+        "slice": MOST,
     }
     lines, _ = run_study(check(body, "twin"))
-    verifier = card_of_prm()
+    verifier = shipped(PRM)["parameters"]
     found = []
     for size in SIZES:
-        parameters = card(locate(f"lab:{size}"))["parameters"]
+        parameters = shipped(size)["parameters"]
         mine = [line for line in lines if f"| lab/{size} |" in line.cell]
         plain = next(line for line in mine if line.strategy == "self_consistency")
         best = next(line for line in mine if line.strategy.startswith("best_of_n"))
-        found += points(f"majority, {size}", plain, 2 * parameters * plain.tokens_P_K.mean(0))
-        scored = best.tokens_P_K.mean(0) - plain.tokens_P_K.mean(0)
-        found += points(f"best-of-n, {size}", best, 2 * parameters * plain.tokens_P_K.mean(0) + 2 * verifier * scored)
+        written = plain.tokens_P_K.mean(axis=0)
+        scored = best.tokens_P_K.mean(axis=0) - written
+        found += points(f"{size}, majority", plain, 2 * parameters * written)
+        found += points(f"{size}, best-of-n", best, 2 * parameters * written + 2 * verifier * scored)
     return found
 
 
 def points(group: str, line: Line, flops_K: np.ndarray) -> list[Point]:
     """A curve as points."""
     return [Point(group, f"n = {k}", float(flops_K[at]), line.values_P_K[:, at]) for at, k in enumerate(line.ks)]
-
-
-def card_of_prm() -> float:
-    """Parameters of the shipped process reward model, from its weights."""
-    from safetensors.numpy import load_file
-
-    import ponder.lab as lab
-
-    file = Path(lab.__file__).parent / "weights" / "prm.safetensors"
-    return float(sum(tensor.size for tensor in load_file(file).values()))
 
 
 def figure(left: Sequence[Point], right: Sequence[Point]) -> None:
@@ -138,11 +159,10 @@ def figure(left: Sequence[Point], right: Sequence[Point]) -> None:
             intervals = mean_intervals(np.stack([point.correct_P for point in mine], axis=1), seed=0)
             values = np.array([one.value for one in intervals])
             errors = [values - [one.low for one in intervals], np.array([one.high for one in intervals]) - values]
-            style = "none" if group in ("sizes", "GRPO") else "-"
-            xs = [point.flops for point in mine]
-            axes.errorbar(
-                xs, values, errors, marker=MARKERS[at % 8], color=PALETTE[at % 8], linestyle=style, capsize=2, label=group
-            )
+            size = next((number for number, name in enumerate(SIZES) if found is right and group.startswith(name)), at)
+            style = "none" if group == "sizes" else "--" if "majority" in group else "-"
+            look = {"marker": MARKERS[at % 8], "color": PALETTE[size % 8], "linestyle": style, "markersize": 5}
+            axes.errorbar([point.flops for point in mine], values, errors, capsize=2, label=group, **look)
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.grid(visible=True, alpha=0.3)
@@ -159,28 +179,52 @@ def table(found: Sequence[Point], axis: str) -> str:
     for point in found:
         [value] = mean_intervals(point.correct_P[:, None], seed=0)
         rows.append(
-            f"| {point.group} | {point.name} | {point.flops:.2g} | {value.value:.3f} | [{value.low:.3f}, {value.high:.3f}] |"
+            f"| {point.group} | {point.name} | {point.flops:.3g} | {value.value:.3f} | [{value.low:.3f}, {value.high:.3f}] |"
         )
     return "\n".join(rows)
+
+
+def claims(left: Sequence[Point], right: Sequence[Point]) -> list[Claim]:
+    """Accuracy bought by more training against accuracy bought by more samples; numbers without a target."""
+    found = {f"{point.group} {point.name}": point for point in [*left, *right]}
+    samples, em = "small, best-of-n n = 16", f"small, then ReST-EM round {EM.rounds}"
+    pairs = (
+        ("large-over-small", "one sample of large over one of small", "sizes large", "sizes small"),
+        ("em-over-small", "one sample after three rounds of ReST-EM over one of small", em, "sizes small"),
+        ("grpo-over-em", "one sample after GRPO over one after ReST-EM", f"small, then GRPO step {RL.steps}", em),
+        ("grpo-over-large", "one sample after GRPO over one of large", f"small, then GRPO step {RL.steps}", "sizes large"),
+        ("samples-over-small", "best-of-16 of small by lab/prm over one sample of it", samples, "sizes small"),
+        ("samples-over-large", "best-of-16 of small by lab/prm over one sample of large", samples, "sizes large"),
+        ("samples-over-em", "best-of-16 of small by lab/prm over one sample after ReST-EM", samples, em),
+        ("large-over-small-16", "best-of-16 of large by lab/prm over best-of-16 of small", "large, best-of-n n = 16", samples),
+    )
+    made = []
+    for id_, text, a, b in pairs:
+        gain = paired_difference(found[a].correct_P, found[b].correct_P, seed=0, resamples=2000)
+        made.append(Claim(id_, text, gain.value, gain.low, gain.high, None, None, len(found[a].correct_P), 1))
+    return made
+
+
+def verifier_cost() -> str:
+    """What the verifier of the right panel had cost, which is on neither axis."""
+    facts = shipped(PRM)
+    last = cast("dict[str, float]", facts["cost"])["flops"]
+    start = from_nothing(shipped("base"))
+    return (
+        f"`lab/{PRM}` has {facts['parameters']:,} parameters; its last training took {last:.2g} FLOPs, after the {start:.2g} of `base`, "
+        f"which it started from ({from_nothing(shipped('small')):.2g} went into `small`)."
+    )
 
 
 def main() -> None:
     """Train, test, draw, and put the tables into the page."""
     left, right = trained(), tested()
     figure(left, right)
-    insert(DOCS / "evidence" / "twin.md", "train", table(left, "training FLOPs"))
-    insert(DOCS / "evidence" / "twin.md", "test", table(right, "test FLOPs a problem"))
-    small = next(point for point in left if point.name == "small")
-    large = next(point for point in left if point.name == "large")
-    best = next(point for point in right if point.group == "best-of-n, small" and point.flops >= 1 and point.name == "n = 16")
-    made = []
-    for id_, text, a, b in (
-        ("large-over-small", "one sample of `large` over one of `small`", large, small),
-        ("best-of-16-over-large", "best-of-16 of `small` by the process reward model over one sample of `large`", best, large),
-    ):
-        gain = paired_difference(a.correct_P, b.correct_P, seed=0, resamples=2000)
-        made.append(Claim(id_, text, gain.value, gain.low, gain.high, None, None, len(a.correct_P), 1))
-    save("twin", made)
+    page = DOCS / "evidence" / "twin.md"
+    insert(page, "twin-train", table(left, "training FLOPs"))
+    insert(page, "twin-test", table(right, "test FLOPs a problem"))
+    insert(page, "twin-verifier", verifier_cost())
+    save("twin", claims(left, right))
 
 
 if __name__ == "__main__":
