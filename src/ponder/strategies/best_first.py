@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ponder.core import Verifier
 from ponder.errors import UsageError
@@ -20,7 +21,8 @@ class BestFirst:
     The order is that of value - cost * tokens written so far: with `cost` above 0 it is the f = g + h of A* with signs turned, tokens
     being the path's cost and the guide the heuristic (Q*, Wang et al. 2024, arXiv:2406.14283); the finished chain that comes first is then the
     best by that measure as far as the guide never believes too little. It ends when `finished` chains came first, after `expansions`, when
-    nothing is open, or when a finished chain has the value `accept`. parallel: expanded together. Equal prefixes are expanded once. Ties go to what was seen first.
+    nothing is open, or when a finished chain has the value `accept`. parallel: as many are expanded together, as far as no finished chain
+    comes before them. Equal prefixes are expanded once. Ties go to what was seen first.
 
     Cost: up to expansions * branch samples and scores. The other fields and cases are those of `beam`.
     """
@@ -46,13 +48,15 @@ class BestFirst:
         """Spend through `run`."""
         choice, queue, seen = Choice(self.final, self.accept), [Worth(root)], {root.digest}
         left, wanted = self.expansions, self.finished
-        while queue and left and wanted > 0 and not choice.settled:
-            first = best(queue, min(self.parallel, left))
-            queue = [one for one in queue if one not in first]
-            wanted -= sum(not one.live for one in first)
-            parents = [one.chain for one in first if one.live]
-            if not parents or wanted <= 0:
-                continue
+        while left and not choice.settled:
+            queue = best(queue, len(queue))
+            first = list(takewhile(lambda one: not one.live, queue))
+            opened = list(takewhile(lambda one: one.live, queue[len(first) :]))[: min(self.parallel, left)]
+            wanted -= len(first)
+            if wanted <= 0 or not opened:
+                return
+            queue = queue[len(first) + len(opened) :]
+            parents = [one.chain for one in opened]
             left -= len(parents)
             children = await judged(run, self.verifier, await run.extend(parents, n=self.branch, until=until(self.step)))
             choice.add(run, children)

@@ -19,8 +19,8 @@ class Lookahead:
     """Beam search that looks `ahead` greedy steps further before it judges (Snell et al. 2024, arXiv:2408.03314, section 5.2).
 
     Each prefix is continued for `ahead` steps at temperature 0, in the stream "lookahead", and takes the value of what came of it; a
-    continuation that was cut or failed gives no value. `ahead=0` is `beam`. Cost: that of `beam`, and up to `ahead` steps a prefix more; what
-    was looked at is not kept. The other fields and cases are those of `beam`.
+    continuation that was cut, failed or came to nothing gives no value. `ahead=0` is `beam`. Cost: that of `beam`, and up to `ahead` steps a
+    prefix more; what was looked at is not kept. The other fields and cases are those of `beam`.
     """
 
     width: int
@@ -67,7 +67,10 @@ class Ahead:
                 grown = await stream.extend([ends[place] for place in at], until=until(self.step), sampling=greedy)
                 for place, chain in zip(at, grown, strict=True):
                     ends[place] = chain
-        judged = [chain for chain in ends if chain.finish in (None, "stop")]
-        scores = iter(await run.score(self.verifier, judged))
-        cut = "lookahead: the continuation ended by {}"
-        return [next(scores) if chain.finish in (None, "stop") else Score(None, error=cut.format(chain.finish)) for chain in ends]
+        told = [chain.finish is None or answer is not None for chain, answer in zip(ends, run.answers(ends), strict=True)]
+        scores = iter(await run.score(self.verifier, [chain for chain, tells in zip(ends, told, strict=True) if tells]))
+        nothing = "lookahead: the continuation ended by {} without an answer"
+        return [
+            next(scores) if tells else Score(None, error=nothing.format(chain.finish))
+            for chain, tells in zip(ends, told, strict=True)
+        ]

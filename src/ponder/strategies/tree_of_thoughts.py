@@ -22,8 +22,9 @@ class TreeOfThoughts:
     prompt is `judge(prompt="tot_value@1")`, its vote prompt `ballot()`; a process reward model will do as well.
 
     It ends when no state is left, after `expansions` states were expanded, when a finished chain has the value `accept`, or, in depth, when
-    `finished` answers were found. Equal states
-    are kept once. Deviation: thoughts are sampled independently at the policy's temperature (the paper's first way), not proposed in one
+    `finished` different answers were found. Equal states of one expansion are kept once.
+
+    Deviation: thoughts are sampled independently at the policy's temperature (the paper's first way), not proposed in one
     list. Cost: up to expansions * branch samples and scores. Candidates are chosen from by `final`; cut and failed chains: `steps.judged`.
     """
 
@@ -56,9 +57,10 @@ class TreeOfThoughts:
             children = await run.extend([state.chain for state in now], n=self.branch, until=until(self.step))
             found = await judged(run, self.verifier, children)
             choice.add(run, found)
-            promising = best([one for one in found if one.live and one.value > self.prune], len(found))
+            ranked = best(found, len(found))
+            promising = [one for one in ranked if one.live and one.value > self.prune]
             if self.search == "bfs":
                 states = promising[: self.width]
             else:
-                wanted -= sum(not one.live for one in found)
+                wanted -= sum(not one.live for one in ranked)
                 states = promising + later if wanted > 0 else []
