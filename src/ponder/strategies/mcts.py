@@ -29,11 +29,11 @@ class Mcts:
     evaluate: "all" new children of a leaf are scored and backed up, which costs a simulation one request; "one" (the child of the highest
         prior) or a "random" one is, and the others when a later simulation walks to them.
     verifier: values a leaf. `rollouts(...)` plays it to the end, `reward_model(...)` is a value function, `ensemble(...)` of both mixes them.
-    actions: texts, each put in front of a share of a leaf's children: `("", "Wait! Let me rethink this.")` reflects on every second.
+    actions: texts put in front of a leaf's children in turn: `("", "Wait! Let me rethink this.")` reflects on every second.
     parallel: leaves in flight; each counts as a visit of value 0 to those that are chosen after it (virtual loss), and none is chosen twice.
 
-    accept: the search ends once a finished chain has this value. final: see `steps.Choice`, or "visits": down the tree by visits, ties to the higher value, as AlphaZero plays. `tree` returns the tree, `Node.policy` its
-        visit shares.
+    accept: the search ends once a finished chain has this value. final: see `steps.Choice`, or "visits": down the tree by visits, ties to the
+        higher mean, as AlphaZero plays. `tree` returns the tree, `Node.policy` its visit shares.
 
     Children that differ in white space alone are one child. A child that was cut, or ended without an answer, is backed up as 0; one that
     failed, or has no score, is not backed up. A finished chain is walked to once, a branch whose chains have all ended is left, and the search
@@ -58,6 +58,10 @@ class Mcts:
         check("mcts", simulations=self.simulations, branch=self.branch, parallel=self.parallel, actions=len(self.actions))
         check_final("mcts", self.final, "visits", accept=self.accept)
         until(self.step)
+        if self.branch < len(self.actions):
+            raise UsageError(
+                f"mcts: branch = {self.branch} must be at least {len(self.actions)}, a child for each of the actions"
+            )
         tables = (("rule", self.rule, RULES), ("prior", self.prior, PRIORS), ("evaluate", self.evaluate, EVALUATE))
         for name, value, allowed in tables:
             if value not in allowed:
@@ -79,8 +83,8 @@ class Mcts:
         tree, choice = Node(root), Choice("max" if self.final == "visits" else self.final, self.accept)
         random = run.random(root, "mcts")
         for size in batches(self.simulations, self.parallel):
-            leaves = list(self._leaves(tree, size))
-            if not leaves or choice.settled:
+            leaves = [] if choice.settled else list(self._leaves(tree, size))
+            if not leaves:
                 break
             await self._expand(run, [leaf for leaf in leaves if leaf.chain.finish is None and (leaf.visits or leaf is tree)])
             fresh = []
@@ -119,16 +123,13 @@ class Mcts:
         """Give the leaves their children, of all of them in one request."""
         if not leaves:
             return
-        begun = [
-            leaf.chain.then(Step(action, source="injected")) if action else leaf.chain
-            for leaf in leaves
-            for action in self.actions
-        ]
-        each = -(-self.branch // len(self.actions))
-        children = await run.extend(begun, n=each, until=until(self.step))
+        begun = []
+        for leaf in leaves:
+            ways = [leaf.chain.then(Step(action, source="injected")) if action else leaf.chain for action in self.actions]
+            begun += [ways[at % len(ways)] for at in range(self.branch)]
+        children = await run.extend(begun, until=until(self.step))
         for at, leaf in enumerate(leaves):
-            born = children[at * each * len(self.actions) :][: each * len(self.actions)]
-            leaf.grow(born, self.prior)
+            leaf.grow(children[at * self.branch :][: self.branch], self.prior)
             if not leaf.children:
                 leaf.close()
 

@@ -8,7 +8,7 @@ from math import exp, inf, log, sqrt
 
 from ponder.errors import UsageError
 from ponder.strategies.steps import Worth
-from ponder.types import Chain
+from ponder.types import Chain, Step
 
 
 @dataclass(eq=False, slots=True)
@@ -79,22 +79,31 @@ class Node:
         total = sum(child.visits for child in self.children)
         return [(child.chain, child.visits / total) for child in self.children] if total else []
 
+    def ranked(self) -> list[Node]:
+        """The children by visits, ties to the higher mean, then to what was seen first."""
+        return sorted(self.children, key=lambda child: (-child.visits, -child.total / max(1, child.visits)))
+
     def played(self) -> Worth | None:
         """The answer reached by going to the child with most visits, as long as it leads to one."""
         if not self.children:
             return self.answer
-        by_visits = sorted(self.children, key=lambda child: (-child.visits, -child.value))
-        return next((answer for child in by_visits if (answer := child.played()) is not None), None)
+        return next((answer for child in self.ranked() if (answer := child.played()) is not None), None)
 
 
 def _shares(families: Sequence[Sequence[Chain]], prior: str) -> list[float]:
     """The prior of each different child: softmax of the logarithm of what it is in proportion to."""
     if prior == "policy":
-        tokens = [copies[0].steps[-1].tokens for copies in families]
-        if not all(one is not None and one.logprobs for one in tokens):
-            raise UsageError("mcts: prior='policy' needs token probabilities, which this engine did not give")
-        logs = [float(sum(one.logprobs)) for one in tokens if one is not None]
+        logs = [_logprob(copies[0].steps[-1]) for copies in families]
     else:
         logs = [log(len(copies)) if prior == "count" else 0.0 for copies in families]
     weights = [exp(one - max(logs, default=0.0)) for one in logs]
     return [weight / sum(weights) for weight in weights]
+
+
+def _logprob(step: Step) -> float:
+    """The logarithm of the probability of a step's tokens; of a step without any, which only ends or is cut, that of 1."""
+    if not step.text:
+        return 0.0
+    if step.tokens is None or not step.tokens.logprobs:
+        raise UsageError("mcts: prior='policy' needs token probabilities, which this engine did not give")
+    return float(sum(step.tokens.logprobs))
