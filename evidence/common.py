@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,12 @@ def line(lines: Sequence[Line], task: str, strategy: str) -> Line:
 def at(one: Line, k: int) -> np.ndarray:
     """Accuracy by problem at one size."""
     return one.values_P_K[:, one.ks.index(k)]
+
+
+def averaged(lines: Sequence[Line]) -> Line:
+    """One curve of several over the same problems and sizes, each of a seed of its own: the mean problem by problem."""
+    values_P_K, tokens_P_K = (np.mean([getattr(one, name) for one in lines], axis=0) for name in ("values_P_K", "tokens_P_K"))
+    return replace(lines[0], values_P_K=values_P_K, tokens_P_K=tokens_P_K, seeds=len(lines))
 
 
 def compare(

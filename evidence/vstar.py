@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from evidence.common import DOCS, ROOT, Claim, compare, figures, insert, line, run_study, save, table
+from evidence.common import DOCS, ROOT, Claim, averaged, compare, figures, insert, line, run_study, save, table
 from ponder.cli.bases import locate, policy_spec
 from ponder.cli.curve import Line
 from ponder.cli.em import Loop
@@ -79,16 +77,6 @@ def chosen(seed: int) -> list[Line]:
     return [replace(one, cell="countdown | lab/small after three rounds | ") for one in [*found, *named]]
 
 
-def mean(by_seed: Sequence[Sequence[Line]]) -> list[Line]:
-    """Curves averaged over seeds, problem by problem."""
-    merged = []
-    for at, first in enumerate(by_seed[0]):
-        values = np.mean([lines[at].values_P_K for lines in by_seed], axis=0)
-        tokens = np.mean([lines[at].tokens_P_K for lines in by_seed], axis=0)
-        merged.append(replace(first, values_P_K=values, tokens_P_K=tokens, seeds=len(by_seed)))
-    return merged
-
-
 def claims(lines: Sequence[Line]) -> list[Claim]:
     """What the last point of a curve is above that of another."""
     first, every = "ORM of the first round", "ORM from the last policy"
@@ -112,7 +100,7 @@ def claims(lines: Sequence[Line]) -> list[Claim]:
 
 def main() -> None:
     """Train, choose, claim, and put the table into the page."""
-    lines = mean([chosen(seed) for seed in SEEDS])
+    lines = [averaged(of_seeds) for of_seeds in zip(*(chosen(seed) for seed in SEEDS), strict=True)]
     figures(lines, "vstar")
     save("vstar", claims(lines))
     points = [point for one in lines for point in one.points() if point.k in (1, 4, 16, CHOICES)]
