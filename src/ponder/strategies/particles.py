@@ -144,7 +144,8 @@ class Particles:
 class Sweep:
     """What one pass came to: particles and their weights, the logarithm of the evidence, and how each came to be, one prefix a step.
 
-    exp(evidence) estimates E[product of potentials] over chains of the policy without bias, as long as nothing is annealed.
+    exp(evidence) estimates E[product of potentials] over chains of the policy without bias, as long as nothing is annealed and, but for
+    `ratio`, all chains take as many steps: elsewhere what has finished goes on multiplying until the last one has.
     """
 
     particles: list[Worth]
