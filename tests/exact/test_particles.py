@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise, product
-from math import exp, floor, prod
+from math import exp, floor, log, prod
 from random import Random
 
 import pytest
@@ -143,7 +143,7 @@ VALUED = Values({"x": 0.8, "y\n": 0.4, "y\n1": 0.6})
 def test_a_finished_particle_keeps_its_potential_and_of_a_ratio_it_is_1(potential, weights):
     search = Particles(2, VALUED, potential=potential, ess=0.0)
     sweep = made_by(lambda root, run: search.sweep(root, run, Random(0)), Table(LENGTHS))
-    assert sweep.weights == pytest.approx(weights)
+    assert sweep.weights == pytest.approx([2 * weight / sum(weights) for weight in weights])
     assert exp(sweep.evidence) == pytest.approx(sum(weights) / 2)
 
 
@@ -158,8 +158,18 @@ def test_what_was_cut_or_failed_or_came_to_nothing_or_has_no_value_has_weight_0(
     policy = Table({"": [("x", "stop"), ends]})
     search = Particles(2, Values({"x": 0.1, "u": None, "z": 1.0, " ": 1.0}), ess=0.0)
     sweep = made_by(lambda root, run: search.sweep(root, run, Random(0)), policy)
-    assert sweep.weights == pytest.approx([1 / 9, 0.0])
+    assert sweep.weights == pytest.approx([2.0, 0.0])
+    assert exp(sweep.evidence) == pytest.approx(1 / 18)
     assert solved(search, policy).answer == "x"
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_guide_that_is_sure_for_many_steps_passes_no_range_of_numbers(value):
+    rows = {"a\n" * size: [("a\n", None), ("a\n", None)] for size in range(80)}
+    search = Particles(4, Values(dict.fromkeys(rows, value)), depth=79, ess=0.5)
+    sweep = made_by(lambda root, run: search.sweep(root, run, Random(0)), Table(rows))
+    assert sweep.weights == pytest.approx([1.0] * 4)
+    assert sweep.evidence == pytest.approx(79 * log(odds(value)))
 
 
 def test_copies_of_a_particle_are_asked_for_together_and_bad_ones_die_out():

@@ -102,11 +102,12 @@ class Particles:
             if kept:
                 particles[0] = kept[min(t, len(kept) - 1)]
             factors = [self._factor(now, then) for now, then in zip(particles, before, strict=True)]
-            total = fsum(weights)
             weights = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
             if not any(weights):
                 return Sweep(particles, weights, -inf, lines)
-            evidence += log(fsum(weights) / total)
+            mean = fsum(weights) / self.n
+            weights = [weight / mean for weight in weights]  # of mean 1, as odds of many steps would pass the range of a float
+            evidence += log(mean)
             lines = [[*line, one] for line, one in zip(lines, particles, strict=True)]
             if any(one.live for one, weight in zip(particles, weights, strict=True) if weight):
                 particles, weights, lines = self._resampled(particles, weights, lines, t, random, bool(kept))
@@ -133,16 +134,15 @@ class Particles:
         shares = flattened(weights, (1 - t / self.anneal) * self.n) if t < self.anneal else weights
         if effective(shares) >= self.ess * self.n:
             return particles, weights, lines
-        mean = fsum(weights) / self.n
         chosen = RESAMPLERS[self.resample](shares, self.n, random)
         if pinned:  # conditional filter: the kept particle stays, the others are drawn from all
             chosen = [0, *multinomial(shares, self.n - 1, random)]
-        return [particles[at] for at in chosen], [mean] * self.n, [lines[at] for at in chosen]
+        return [particles[at] for at in chosen], [1.0] * self.n, [lines[at] for at in chosen]
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one pass came to: particles and their weights, the logarithm of the evidence, and how each came to be, one prefix a step.
+    """What one pass came to: particles and their weights, of mean 1 (or all 0), the logarithm of the evidence, and how each came to be, one prefix a step.
 
     exp(evidence) estimates E[product of potentials] over chains of the policy without bias, as long as nothing is annealed and, but for
     `ratio`, all chains take as many steps: elsewhere what has finished goes on multiplying until the last one has.
