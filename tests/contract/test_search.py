@@ -21,13 +21,16 @@ from fakes import (
     Believer,
     Door,
     Flaky,
+    Gate,
     Scripted,
     Watched,
     first_word,
+    judge_of,
     solved,
 )
 from ponder.bank import MemoryTable, TableBank
 from ponder.core import Budget, Sampling
+from ponder.errors import OracleError
 from ponder.run import solve
 from ponder.spec import parse, render
 from ponder.testing import MazePolicy
@@ -206,6 +209,58 @@ def test_under_a_cap_that_no_answer_fits_all_chains_are_cut_and_none_wins(spec):
     assert outcome.chain is None
     assert "stop" not in {chain.finish for chain in sampled(outcome)}
     assert all(chain.usage.completion <= DEPTH - 1 for chain in sampled(outcome))
+
+
+@mazes
+def test_a_larger_cap_gives_what_it_would_have_given_from_scratch(spec):
+    policy, bank = MazePolicy(0.6, DEPTH), TableBank(MemoryTable())
+    for cap in (2, DEPTH, 9):
+        banked = solved(search_of(spec), policy, bank=bank, sampling=Sampling(max_tokens=cap))
+        assert banked == solved(search_of(spec), MazePolicy(0.6, DEPTH), sampling=Sampling(max_tokens=cap))
+
+
+@mazes
+def test_a_smaller_cap_replays_from_the_bank_what_was_sampled_under_a_larger_one(spec):
+    policy, bank = Watched(MazePolicy(1.0, DEPTH)), TableBank(MemoryTable())
+    for cap in (DEPTH, DEPTH - 1, 1):
+        short = solved(search_of(spec), policy, bank=bank, sampling=Sampling(max_tokens=cap))
+        assert (short.chain is None) == (cap < DEPTH)
+    assert max(Counter(policy.indices).values()) == 1, "a sample in the bank was paid again"
+
+
+@mazes
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_two_solves_that_ask_for_the_same_children_pay_once_even_when_the_first_is_cancelled(spec, cancelled):
+    strategy, bank = search_of(spec), TableBank(MemoryTable())
+
+    async def both():
+        maze = MazePolicy(0.8, DEPTH)
+        watched = Watched(maze)
+        gate = Gate(watched)
+        first = asyncio.ensure_future(solve(strategy, QUESTION, gate, bank=bank))
+        await gate.entered.wait()
+        second = asyncio.ensure_future(solve(strategy, QUESTION, gate, bank=bank))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert gate.requests == 1, "the second asked for what was on its way"
+        if cancelled:
+            first.cancel()
+        gate.open.set()
+        return await asyncio.gather(first, second, return_exceptions=True), watched.indices
+
+    (first, second), indices = asyncio.run(both())
+    assert second == solved(strategy, MazePolicy(0.8, DEPTH))
+    assert isinstance(first, asyncio.CancelledError) if cancelled else first == second
+    assert max(Counter(indices).values()) == 1
+
+
+@mazes
+def test_the_outcome_is_marked_when_a_grader_is_the_guide_and_only_with_leave(spec):
+    oracle = parse("oracle()", "verifiers")
+    marked = solved(search_of(spec, oracle), MazePolicy(0.5, DEPTH), judge=judge_of("a"))
+    assert marked.oracle
+    with pytest.raises(OracleError):
+        solved(search_of(spec, oracle), MazePolicy(0.5, DEPTH))
 
 
 @pytest.mark.parametrize("name", ["beam", "best_first", "lookahead", "mcts", "step_best_of_n", "tree_of_thoughts"])
