@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ponder.core import Ask, Policy, Pool, Sampling, Until, Verifier, cut, room
+from ponder.core import Ask, Policy, Pool, Sampling, Until, Verifier, cut, room, score_key
 from ponder.types import Chain, Finish, Score, Step, Tokens
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class TableBank:
         name = verifier.fingerprint
         if not name:
             return await verifier.score(chains, run)
-        wanted = {(name, _score_key(chain)): chain for chain in chains}
+        wanted = {(name, score_key(chain)): chain for chain in chains}
         got: dict[tuple[str, str], Score] = {}
         while len(got) < len(wanted):
             left = [digest for key in wanted if key not in got for digest in key[1:]]
@@ -161,7 +161,7 @@ class TableBank:
             if new:
                 got |= await self._judge(verifier, new, run)
             got |= await _others(coming)
-        return [got[name, _score_key(chain)] for chain in chains]
+        return [got[name, score_key(chain)] for chain in chains]
 
     def _rows(self, pool: Pool) -> dict[int, list[Row]]:
         if pool in self._pools:
@@ -269,11 +269,6 @@ async def _whole(work: Coroutine[object, object, None]) -> None:
     except asyncio.CancelledError:
         await task
         raise
-
-
-def _score_key(chain: Chain) -> str:
-    """Under which a score is kept: an open chain must not inherit what was said of a finished one with the same text, nor the reverse."""
-    return chain.digest if chain.finish == "stop" else f"{chain.digest}/{chain.finish or 'open'}"
 
 
 def _under(parent: Chain, child: Chain) -> Chain:

@@ -113,6 +113,11 @@ def cut(step: Step, tokens: int) -> Step:
     return replace(step, text=text, tokens=kept, usage=replace(step.usage, completion=min(tokens, step.usage.completion)))
 
 
+def score_key(chain: Chain) -> str:
+    """Under which a score is kept: an open chain must not inherit what was said of a finished one with the same text, nor the reverse."""
+    return chain.digest if chain.finish == "stop" else f"{chain.digest}/{chain.finish or 'open'}"
+
+
 @dataclass(frozen=True, slots=True)
 class KVShape:
     """What attention keeps for each token: layers x key-value heads x head size; `group` query heads share one of them."""

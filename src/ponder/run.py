@@ -6,6 +6,7 @@ Rules of the door (the contract suite holds every strategy to them)
 - A budget is hard. Children it cannot pay for come back `cancelled` and free; a child that runs past it comes back cut, as `length`;
   the next call raises `BudgetExhausted`, which strategies let pass.
 - The i-th child of one chain is the same sample for every strategy of a study: a cursor per pool numbers them in call order.
+- A sample is paid for once in a run: a strategy inside another (`Run.again`) counts from the first, and what is paid for is free to it.
 - Roll-outs, judgements and proposals never read each other's samples: each purpose is a stream of its own.
 """
 
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
-from ponder._meter import Meter, Turns
+from ponder._meter import Meter, Numbering, Place, Turns
 from ponder.core import (
     END,
     Adapter,
@@ -28,6 +30,7 @@ from ponder.core import (
     Event,
     Outcome,
     Policy,
+    Pool,
     Sampling,
     Spent,
     Strategy,
@@ -38,7 +41,7 @@ from ponder.core import (
     room,
 )
 from ponder.errors import BudgetError, BudgetExhausted, CapabilityError, OracleError, UsageError
-from ponder.types import Chain, Question, Score, Step, Usage, Verdict
+from ponder.types import Chain, Question, Score, Step, Verdict
 
 Judge = Callable[[Sequence[Chain]], Awaitable[list[Verdict]]]
 
@@ -94,6 +97,7 @@ class Run:
         judge: Judge | None,
         meter: Meter,
         turns: Turns,
+        numbering: Numbering,
     ) -> None:
         self.policy = policy
         self.sampling = sampling
@@ -103,6 +107,7 @@ class Run:
         self._judge = judge
         self._meter = meter
         self._turns = turns
+        self._numbering = numbering
 
     @property
     def spent(self) -> Spent:
@@ -122,6 +127,16 @@ class Run:
         """A view of this run whose samples come from a stream of their own, such as "rollout" or "judge"; same meter."""
         return self._view(f"{self.stream}/{name}", self._turns, self._bank, self._judge)
 
+    def again(self, policy: Policy | None = None) -> Run:
+        """A view for a strategy inside this one: it numbers children from the first again, and may take another policy for its own.
+
+        What this run has paid for costs it nothing: the same child of the same pool under the same cap, and the score of a chain, as
+        often as it was bought. Neither is asked for, counted as a sample or told as an event a second time; a child that failed stays failed.
+        """
+        view = self._view(self.stream, self._turns, self._bank, self._judge, Numbering(again=True))
+        view.policy = policy or self.policy
+        return view
+
     async def extend(
         self,
         chains: Sequence[Chain],
@@ -140,26 +155,36 @@ class Run:
         self._check(chains, n, until, policy)
         with self._turns.take() as turn:
             budget = self._meter.budget
-            if budget != Budget() and budget != Budget(seconds=budget.seconds):
+            bounded = budget != Budget() and budget != Budget(seconds=budget.seconds)
+            if bounded:
                 await turn.mine()  # what earlier calls leave decides what this one may start
-            self._meter.admit("extend")
             parents = [chain for chain in chains for _ in range(n)]
             children: list[Chain] = []
+            new: list[Chain] = []
             while len(children) < len(parents):
                 rest = parents[len(children) :]
-                wave = rest[: self._wave(rest, policy, sampling)]
+                had = self._had(rest, until, policy, sampling) if bounded else 0
+                if not had and not children:
+                    self._meter.admit("extend")
+                wave = rest[: had or self._meter.wave(rest, policy, sampling)]
                 if not wave:
                     if not children:  # something is left, but less than one child may cost
                         self._meter.refuse(
                             f"extend: spent {self.spent.money:g} of {budget.money} money; one child more may not fit"
                         )
-                    children += [parent.then(Step(""), "cancelled") for parent in rest]
+                    new += [parent.then(Step(""), "cancelled") for parent in rest]
+                    children += new[-len(rest) :]
                     self._meter.exhausted = True
                     break
-                sampled = await self._sample(wave, until, policy, sampling)
+                places = self._places(wave, until, policy, sampling)
+                sampled = await self._sample(wave, places, until, policy, sampling)
                 await turn.mine()
-                children += [self._settle(child, parent, policy) for child, parent in zip(sampled, wave, strict=True)]
-            self._meter.events.append(Event("extend", self.spent, tuple(children)))
+                for child, parent, place in zip(sampled, wave, places, strict=True):
+                    known = place in self._meter.paid
+                    children.append(self._meter.settle(child, parent, policy, place))
+                    new += [] if known else children[-1:]
+            if new:
+                self._meter.events.append(Event("extend", self.spent, tuple(new)))
             return children
 
     async def race(self, root: Chain, *, n: int) -> list[Chain]:
@@ -182,26 +207,34 @@ class Run:
         with self._turns.take() as turn:
             if self._meter.budget != Budget():
                 await turn.mine()
-            count, bank, judge = len(chains), self._bank, self._judge
+            bank, judge = self._bank, self._judge
+            had = [self._meter.had_score(verifier, chain, self._numbering) for chain in chains]
             if verifier.fingerprint:
-                self._meter.admit("score")
-                count = self._meter.affordable(count, "calls")
+                if all(score is None for score in had):
+                    self._meter.admit("score")
                 shut = _Shut(verifier)
                 bank, judge = shut, judge and shut.judge
             nested = self._view(f"{self.stream}/score", Turns(turn.before), bank, judge)
+            wanted = [chain for chain, score in zip(chains, had, strict=True) if score is None]
+            count = self._meter.affordable(len(wanted), "calls") if verifier.fingerprint else len(wanted)
             settled: list[Score] = []
             dearest = 0  # tokens of one score, as far as is known: the price of a verifier is learnt from its first
-            while len(settled) < count and (size := self._scorable(count - len(settled), dearest, verifier)):
-                wave = chains[len(settled) :][:size]
+            while len(settled) < count and (size := self._meter.scorable(count - len(settled), dearest, verifier)):
+                wave = wanted[len(settled) :][:size]
                 scores = await self._bank.score(verifier, wave, nested)
                 await turn.mine()
                 if len(scores) != len(wave):
                     raise UsageError(f"{verifier!r} gave {len(scores)} scores for {len(wave)} chains; one each is the contract")
                 dearest = max([dearest, *(score.usage.tokens for score in scores)])
-                settled += [self._settle_score(score, chain, verifier) for score, chain in zip(scores, wave, strict=True)]
-            settled += [self._unpaid_score() for _ in chains[len(settled) :]]
-            self._meter.events.append(Event("score", self.spent, tuple(chains), tuple(settled)))
-            return settled
+                settled += [
+                    self._meter.settle_score(score, chain, verifier, self._numbering)
+                    for score, chain in zip(scores, wave, strict=True)
+                ]
+            settled += [self._meter.unpaid_score() for _ in wanted[len(settled) :]]
+            if wanted:
+                self._meter.events.append(Event("score", self.spent, tuple(wanted), tuple(settled)))
+            new = iter(settled)
+            return [next(new) if score is None else score for score in had]
 
     async def act(self, environment: Environment, chains: Sequence[Chain]) -> list[Chain]:
         """Let an environment answer each chain with a step; its usage is booked. Raises `BudgetExhausted` if nothing is left."""
@@ -251,26 +284,30 @@ class Run:
         with self._turns.take() as turn:
             await turn.mine()
             self._meter.admit("race")
-            count = self._startable([root] * n, self.policy, self.sampling)
+            parents, policy, sampling = [root] * n, self.policy, self.sampling
+            count = self._meter.startable(parents, policy, sampling)
             if not count:
                 self._meter.refuse(f"race: spent {self.spent.money:g} of {self.budget.money} money; one child more may not fit")
-            children = await self._sample([root] * count, END, self.policy, self.sampling)
+            places = self._places(parents[:count], END, policy, sampling)
+            children = await self._sample(parents[:count], places, END, policy, sampling)
         lengths = [child.steps[-1].usage.completion for child in children]
+        owed = [0 if place in self._meter.paid else length for place, length in zip(places, lengths, strict=True)]
         votes = [length for length, answer in zip(lengths, self.answers(children), strict=True) if answer is not None]
         line = wanted = min(votes, default=max(lengths))
         if self.budget.tokens is not None:  # all step together until the budget is gone
             left = self.budget.tokens - self.spent.usage.tokens
-            line = max(at for at in range(line + 1) if sum(min(length, at) for length in lengths) <= left)
+            line = max(at for at in range(line + 1) if sum(min(length, at) for length in owed) <= left)
         self._meter.exhausted |= line < wanted or count < n
         winner = next((at for at, child in enumerate(children) if lengths[at] == line and self.answers([child]) != [None]), None)
         ended = []
-        for at, child in enumerate(children):
+        for at, (child, place) in enumerate(zip(children, places, strict=True)):
             over = lengths[at] > line or (winner is not None and at != winner and lengths[at] == line)
             ended.append(root.then(cut(child.steps[-1], line), "cancelled") if over else child)
-            self._settle(ended[-1], root, self.policy)
+            if place not in self._meter.paid:
+                self._meter.settle(ended[-1], root, policy, place)
         return ended + [root.then(Step(""), "cancelled")] * (n - count)
 
-    def _view(self, stream: str, turns: Turns, bank: Bank, judge: Judge | None) -> Run:
+    def _view(self, stream: str, turns: Turns, bank: Bank, judge: Judge | None, numbering: Numbering | None = None) -> Run:
         return Run(
             self.policy,
             sampling=self.sampling,
@@ -280,6 +317,7 @@ class Run:
             judge=judge,
             meter=self._meter,
             turns=turns,
+            numbering=numbering or self._numbering,
         )
 
     def _check(self, chains: Sequence[Chain], n: int, until: Until, policy: Policy) -> None:
@@ -299,91 +337,49 @@ class Run:
                     "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
                 )
 
-    def _startable(self, parents: Sequence[Chain], policy: Policy, sampling: Sampling) -> int:
-        """How many children of these parents, in order, samples, calls and money can surely pay for."""
-        count = self._meter.affordable(len(parents), "samples", "calls")
-        price = policy.info.price
-        if count and self.budget.money is not None and price is not None:
-            # A token is at least one byte of UTF-8, so the bytes of the prompt bound its tokens.
-            sizes = {
-                id(parent): sum(len(m.text.encode()) + 16 for m in parent.prompt) + len(parent.text.encode())
-                for parent in parents[:count]
-            }
-            dearest = price.of(Usage(prompt=max(sizes.values()), completion=sampling.max_tokens))
-            count = min(count, int((self.budget.money - self.spent.money) / dearest)) if dearest > 0 else count
-        return count
+    def _places(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Place]:
+        """The next child of each parent, not counted yet; those of one parent are numbered together."""
+        ahead: Counter[Pool] = Counter()
+        lines: dict[int, Iterator[Place]] = {}
+        for parent_id, count in Counter(map(id, parents)).items():
+            parent = next(one for one in parents if id(one) == parent_id)
+            pool, cap = Ask(parent, (), self.stream).pool(policy.info.fingerprint, until, sampling), room(parent, sampling)
+            first = self._numbering.children[pool] + ahead[pool]
+            ahead[pool] += count if cap else 0
+            lines[parent_id] = iter([Place(pool, first + at, cap) for at in range(count)])
+        return [next(lines[id(parent)]) for parent in parents]
 
-    def _wave(self, parents: Sequence[Chain], policy: Policy, sampling: Sampling) -> int:
-        """How many of these children can be started so that at most the last of them may run past the budget."""
-        count = self._startable(parents, policy, sampling)
-        if count and self.budget.tokens is not None:
-            left = self.budget.tokens - self.spent.usage.tokens
-            count = min(count, max(1, left // sampling.max_tokens)) if left > 0 else 0
-        return count
+    def _had(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> int:
+        """How many of the next children of these parents, from the first on, this run has paid for."""
+        many = len(parents) if self._numbering.again else 0
+        while many:
+            places = self._places(parents[:many], until, policy, sampling)
+            paid = next((at for at, place in enumerate(places) if place not in self._meter.paid), many)
+            if paid == many:
+                break
+            many = paid
+        return many
 
-    async def _sample(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Chain]:
-        """One child for each parent, in order; equal neighbours are asked for together."""
-        slots: dict[int, list[int]] = {}
-        for at, parent in enumerate(parents):
-            slots.setdefault(id(parent), []).append(at)
-        children: list[Chain | None] = [None] * len(parents)
-        asks, places = [], []
-        for group in slots.values():
-            chain = parents[group[0]]
-            if not room(chain, sampling):
-                for place in group:
-                    children[place] = chain.then(Step(""), "length")
-                continue
-            ask = Ask(chain, (), self.stream)
-            pool = ask.pool(policy.info.fingerprint, until, sampling)
-            first = self._meter.cursors[pool]
-            self._meter.cursors[pool] += len(group)
-            asks.append(replace(ask, indices=tuple(range(first, first + len(group)))))
-            places.append(group)
-        if asks:
+    async def _sample(
+        self, parents: Sequence[Chain], places: Sequence[Place], until: Until, policy: Policy, sampling: Sampling
+    ) -> list[Chain]:
+        """One child for each parent, in order; equal neighbours are asked for together, those that are paid for not at all."""
+        self._numbering.children.update(place.pool for place in places if place.cap)
+        children: dict[int, Chain] = {}
+        groups: dict[int, list[int]] = {}
+        for at, (parent, place) in enumerate(zip(parents, places, strict=True)):
+            if not place.cap:
+                children[at] = parent.then(Step(""), "length")
+            elif (known := self._meter.paid.get(place)) is not None:
+                children[at] = known
+            else:
+                groups.setdefault(id(parent), []).append(at)
+        if groups:
+            asks = [Ask(parents[group[0]], tuple(places[at].child for at in group), self.stream) for group in groups.values()]
             answers = await self._bank.sample(policy, asks, until=until, sampling=sampling)
-            for group, answer in zip(places, answers, strict=True):
-                for place, child in zip(group, answer, strict=True):
-                    children[place] = child
-        return [child for child in children if child is not None]
-
-    def _settle(self, child: Chain, parent: Chain, policy: Policy) -> Chain:
-        """Book one child, in logical order; cut or cancel it where the budget ends."""
-        meter, step = self._meter, child.steps[-1]
-        money = policy.info.price.of(step.usage) if policy.info.price else 0.0
-        limit = meter.budget.tokens
-        if limit is not None and meter.spent.usage.tokens + step.usage.tokens > limit:
-            left = limit - meter.spent.usage.tokens
-            meter.exhausted = True
-            if left <= 0:
-                return parent.then(Step(""), "cancelled")
-            child = parent.then(cut(step, left), "length")
-            step = child.steps[-1]
-        meter.failed += child.finish == "error"
-        meter.pay(step.usage, samples=1, money=money)
-        return child
-
-    def _scorable(self, wanted: int, dearest: int, verifier: Verifier) -> int:
-        """How many scores can be started so that none of them runs past the tokens left, at the dearest price seen so far."""
-        if self.budget.tokens is None or not verifier.fingerprint:
-            return wanted
-        left = self.budget.tokens - self.spent.usage.tokens
-        return min(wanted, left // dearest if dearest else 1) if left > 0 else 0
-
-    def _settle_score(self, score: Score, chain: Chain, verifier: Verifier) -> Score:
-        usage = self._meter.unscored(verifier.fingerprint, chain, score.usage)
-        spent, limits = self.spent.usage + usage, self.budget
-        if (limits.tokens is not None and spent.tokens > limits.tokens) or (
-            limits.calls is not None and spent.calls > limits.calls
-        ):
-            return self._unpaid_score()
-        self._meter.pay(usage)
-        self._meter.scored[verifier.fingerprint, chain.digest] = score.usage.scored
-        return score
-
-    def _unpaid_score(self) -> Score:
-        self._meter.exhausted = True
-        return Score(None, error="budget: this score could not be paid for")
+            for group, answer in zip(groups.values(), answers, strict=True):
+                children |= zip(group, answer, strict=True)
+        return [children[at] for at in range(len(parents))]
 
 
 async def solve(
@@ -416,7 +412,15 @@ async def solve(
     meter = Meter(budget or Budget(), clock, clock())
     key = answer or _whole_text
     run = Run(
-        policy, sampling=sampling, stream=str(seed), answer=key, bank=bank or Direct(), judge=judge, meter=meter, turns=Turns()
+        policy,
+        sampling=sampling,
+        stream=str(seed),
+        answer=key,
+        bank=bank or Direct(),
+        judge=judge,
+        meter=meter,
+        turns=Turns(),
+        numbering=Numbering(),
     )
     deadline = asyncio.timeout(meter.budget.seconds)
     try:
