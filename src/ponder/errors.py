@@ -7,6 +7,7 @@
     + DataError                  a problem file, an imported bank, a task field
     + StudyError                 a study file or folder
     + OracleError                a grader used inside a search without leave
+    + UnidentifiedError          data that cannot tell a law's parameters
   x SetupError (3)             this machine lacks something
     + MissingExtraError          an optional dependency
   x EndpointError (4)          a server that samples for us
@@ -57,6 +58,10 @@ class StudyError(UsageError):
 
 class OracleError(UsageError):
     """A strategy asked for the reference without leave."""
+
+
+class UnidentifiedError(UsageError):
+    """The data cannot tell the parameters of a law: any number would do, or no finite one."""
 
 
 class SetupError(PonderError):
