@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -35,8 +36,10 @@ from ponder.testing import MazePolicy
 from ponder.types import Chain, Usage
 
 # Each strategy as it is tried; a verifier is an oracle in the spec, so that no model is needed.
+CARD = Path(__file__).parents[1] / "data" / "card.toml"
 SPECS = {
     "adaptive_consistency": "adaptive_consistency(n=8, batch=2)",
+    "auto": f"auto(card={str(CARD)!r})",
     "best_of_n": "best_of_n(n=8, verifier=oracle(), batch=3)",
     "first_finish": "first_finish(n=8)",
     "rejection": "rejection(n=8, verifier=oracle(), batch=2)",
