@@ -11,10 +11,11 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Literal, TypeAlias, TypeVar
 
 from ponder.errors import SetupError, SpecError
@@ -55,8 +56,11 @@ def render(thing: object, *, full: bool = False) -> str:
     return f"{thing.__spec__}({', '.join(shown)})"
 
 
-def parse(text: str, kind: Kind) -> object:
-    """What the spec names, made. Raises `SpecError` with the nearest name, the accepted arguments and the place."""
+def parse(text: str, kind: Kind, *, given: Mapping[str, object] = MappingProxyType({})) -> object:
+    """What the spec names, made. `given`: names, in place of an argument, that stand for these very objects.
+
+    Raises `SpecError` with the nearest name, the accepted arguments and the place.
+    """
     text = text.strip()
     if len(text) > _LONGEST:
         raise SpecError(f"{text[:40]!r}... is no spec: {len(text):,} characters, at most {_LONGEST:,}")
@@ -69,7 +73,7 @@ def parse(text: str, kind: Kind) -> object:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         at = getattr(error, "offset", None) or 1
         raise SpecError(f"{shown!r} is not a spec (column {at}); write a name with arguments, such as best_of_n(n=16)") from None
-    return _build(tree, kind, shown)
+    return _build(tree, kind, shown, given)
 
 
 def names(kind: Kind) -> list[str]:
@@ -77,7 +81,7 @@ def names(kind: Kind) -> list[str]:
     return sorted(entry.name for entry in _entries(kind))
 
 
-def _build(node: ast.expr, kind: Kind | None, text: str) -> object:
+def _build(node: ast.expr, kind: Kind | None, text: str, objects: Mapping[str, object]) -> object:
     match node:
         case ast.Constant(value=value) if kind is None and isinstance(value, str | int | float | bool | None):
             return value
@@ -86,14 +90,16 @@ def _build(node: ast.expr, kind: Kind | None, text: str) -> object:
         ):
             return -value
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
-            return tuple(_build(item, None, text) for item in items)
+            return tuple(_build(item, None, text, objects) for item in items)
+        case ast.Name(id=name) if kind is None and name in objects:
+            return objects[name]
         case ast.Name(id=name):
             return _make(name, (), {}, kind, text)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             if any(keyword.arg is None for keyword in keywords) or any(isinstance(arg, ast.Starred) for arg in args):
                 raise SpecError(f"{text!r}: * and ** have no meaning in a spec; write the arguments out")
-            given = {keyword.arg: _build(keyword.value, None, text) for keyword in keywords if keyword.arg}
-            return _make(name, tuple(_build(arg, None, text) for arg in args), given, kind, text)
+            given = {keyword.arg: _build(keyword.value, None, text, objects) for keyword in keywords if keyword.arg}
+            return _make(name, tuple(_build(arg, None, text, objects) for arg in args), given, kind, text)
         case _:
             raise SpecError(
                 f"{text!r}: column {node.col_offset + 1} is neither a literal nor a registered name with arguments; specs are never evaluated"

@@ -161,22 +161,6 @@ def solve(
 
 
 @app.command
-def curve(
-    study: Annotated[list[Path], Parameter(negative="")],
-    /,
-    *,
-    png: Annotated[
-        Path | None, Parameter(help="Where the picture goes; default curve.png in the study folder. Also .svg.")
-    ] = None,
-    json: JSONFlag = False,
-) -> None:
-    """Print accuracy against tokens with 95% intervals for every strategy, and draw it."""
-    from ponder.cli import verbs
-
-    verbs.curve(study, png, as_json=json)
-
-
-@app.command
 def regrade(study: Path, /, *, unsafe_exec: UnsafeFlag = False, json: JSONFlag = False) -> None:
     """Judge a finished study again with the graders of this version, from its bank: no engine is asked for anything."""
     from ponder.cli import verbs
@@ -287,10 +271,15 @@ def doctor(
 
 
 # Loaded with their first use; with the help here, `ponder --help` loads none of them.
+app.command("ponder.cli.comparing:curve", name="curve", help="Print accuracy against compute for every strategy, and draw it.")
+app.command(
+    "ponder.cli.comparing:compare", name="compare", help="Compare strategies and studies at equal compute; write a report."
+)
 app.command("ponder.cli.circle:label", name="label", help="Label the steps of sampled chains by roll-outs, for `train process`.")
 app.command(
     "ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again."
 )
+app.command("ponder.cli.serve:app", name="serve", help="Serve every strategy behind the OpenAI API (extra `serve`).")
 app.command("ponder.cli.train:app", name="train", help="Train a policy or a verifier from verified samples (extra `train`).")
 
 

@@ -11,18 +11,21 @@ The key is sent in one header and kept nowhere else: it is cut out of whatever a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from ponder.errors import EndpointError, RefusedError, UnreachableError, UsageError
 from ponder.policies.limited import TransientError, retry_after
+from ponder.policies.streamed import events
 from ponder.types import JSON
 
 if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
+
+T = TypeVar("T")
 
 _FIRST_ANSWER = 30.0  # seconds for connecting, and for the list of models
 
@@ -89,25 +92,45 @@ class Connection:
 
     async def post(self, path: str, data: bytes) -> JSON:
         """One try of one request. Raises `TransientError`, `RejectedError`, `RefusedError`."""
+        raw = await self._exchange(path, data, lambda response: response.read())
+        try:
+            body: JSON = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise TransientError("malformed", f"a reply that is not JSON: {self._words(raw)}") from None
+        return body
+
+    async def stream(self, path: str, data: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
+        """One try of one request whose reply is streamed; the data of each event goes to `take`. Raises as `post`, and what `take` raises."""
+
+        async def read(response: aiohttp.ClientResponse) -> None:
+            if response.content_type == "application/json":  # a server that does not stream
+                await take(b" ".join((await response.read()).splitlines()))
+                return
+            buffer = bytearray()
+            async for piece in response.content.iter_any():
+                buffer += piece
+                for event in events(buffer):
+                    if event.startswith(b'{"error"'):
+                        raise TransientError("server_error", f"an error in the stream: {self._words(event)}")
+                    await take(event)
+
+        await self._exchange(path, data, read)
+
+    async def _exchange(self, path: str, data: bytes, read: Callable[[aiohttp.ClientResponse], Awaitable[T]]) -> T:
         import aiohttp
 
         session = self._open()
         try:
             async with session.post(self._address(path), data=data, allow_redirects=False) as response:
-                raw = await response.read()
                 if response.status != 200:
-                    raise self._failure(response.status, path, raw, response.headers)
+                    raise self._failure(response.status, path, await response.read(), response.headers)
+                return await read(response)
         except aiohttp.ClientConnectorError as error:
             raise TransientError("unreachable", f"cannot be connected to ({error})") from None
         except TimeoutError:
             raise TransientError("timeout", f"no whole answer within {self.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise TransientError("reset", f"the connection broke ({type(error).__name__})") from None
-        try:
-            body: JSON = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise TransientError("malformed", f"a reply that is not JSON: {self._words(raw)}") from None
-        return body
 
     async def find_model(self, named: str) -> str:
         """The name if it is served, the only name where none is given. Raises `UnreachableError`, `RefusedError`."""

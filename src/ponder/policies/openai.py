@@ -9,20 +9,21 @@ for one by one where it does not. The ledger counts each child by its own tokens
 Cases. A step ended by a stop text keeps that text and stays open; servers that do not tell a stop text from the end give an open step,
 and the empty continuation that follows means the end; they are sent one stop text at most, as which of several it was is not told. A
 cap reached is `length`; a filtered answer is `filtered`; a request that the server rejects for its content, or whose tries are spent,
-gives children finished by `error`. Replies are read whole, not streamed: a reply has come or it has not, and there is no half of one to
-be taken for a sample.
+gives children finished by `error`. Replies are read whole: a reply has come or it has not, and there is no half of one to be taken for
+a sample. One that somebody listens to (`Passed.hear`) is streamed, put together, and then read in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -31,9 +32,10 @@ from ponder.errors import CapabilityError, UsageError
 from ponder.policies.connection import Connection, RejectedError, check_address, check_key
 from ponder.policies.limited import GivenUpError, Limiter, Limits, TransientError
 from ponder.policies.probe import Probed, probe, remember, remembered, unchanged
+from ponder.policies.streamed import Assembled, Hear
 from ponder.policies.template import ChatTemplate
 from ponder.policies.wire import Choice, MalformedError, aligned, completion_counts, messages_body, read_reply, sampling_body
-from ponder.types import JSON, Chain, Finish, Step, Usage
+from ponder.types import JSON, Chain, Finish, Message, Step, Usage
 
 RouteChoice: TypeAlias = Literal["auto", "chat", "completions"]
 _SEED_BITS = 0x7FFFFFFF  # the widest that every server seen takes
@@ -93,6 +95,28 @@ class Secret(str):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A request that came from elsewhere, as it is to be sent on.
+
+    prompt: the prompt that stands for it in chains. turns: its messages as they came (tools, names, pictures), or the text that the
+    completions route goes on from. fields: what else goes into the body, such as tools. hear: told of each piece of a single sample as
+    it comes; the reply is then streamed, and one that breaks off after its first piece is not tried again.
+    """
+
+    prompt: tuple[Message, ...]
+    turns: tuple[JSON, ...] | str
+    fields: Mapping[str, JSON]
+    hear: Hear | None = None
+
+    def body(self, said: str) -> dict[str, JSON]:
+        """The prompt, and a partial answer after it."""
+        if isinstance(self.turns, str):
+            return {"prompt": self.turns + said}
+        prefill: list[JSON] = [{"role": "assistant", "content": said}] if said else []
+        return {"messages": [*self.turns, *prefill]}
+
+
 class OpenAI:
     """See `openai`. Usable while entered; `probed` and `info` are known from then on. `observer` is told of every attempt."""
 
@@ -114,6 +138,7 @@ class OpenAI:
         self._connection, self._route, self._template = connection, route, template
         self._many, self._fresh, self._price = many, fresh, price
         self._info: PolicyInfo | None = None
+        self._passed: Passed | None = None
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -152,6 +177,21 @@ class OpenAI:
         """Close the connections; what is in flight is cancelled."""
         self.probed = self._info = None
         await self._stack.aclose()
+
+    def passing(self, passed: Passed) -> OpenAI:
+        """This open policy for one request that came from elsewhere: what it adds is part of the fingerprint. It has an `observer` of its own."""
+        view, probed = copy.copy(self), self._ready()
+        view._passed = passed
+        if isinstance(passed.turns, str):
+            view.probed = replace(probed, route="completions", cap_field="max_tokens", continuation="completions")
+        plain = messages_body(passed.prompt)
+        if passed.fields or list(passed.turns) != plain:
+            added = json.dumps([passed.turns, dict(passed.fields)], sort_keys=True)
+            digest = hashlib.blake2b(added.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+            view._info = replace(
+                self.info, fingerprint=f"{self.info.fingerprint}-{digest}", capabilities=view._ready().capabilities
+            )
+        return view
 
     async def sample(self, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """As the protocol says. Raises `CapabilityError` for what the server cannot do, before anything is sent."""
@@ -198,13 +238,17 @@ class OpenAI:
             sampling = replace(sampling, logprobs=max(1, sampling.logprobs))  # to count tokens, and to cut where the cap is
         body: dict[str, JSON] = {"model": self.model, probed.cap_field: cap}
         body |= sampling_body(sampling, probed.route, extras=probed.extras)
+        passed = self._passed if self._passed and ask.chain.prompt == self._passed.prompt else None
+        body |= passed.fields if passed else {}
         if until.stop:
             body["stop"] = list(until.stop)
-        if probed.route == "completions":
+        if probed.route == "completions" and not (passed and isinstance(passed.turns, str)):
             prompt = ask.chain.prompt
             rendered = self._template.render(prompt) if self._template else "\n\n".join(turn.text for turn in prompt) + "\n"
             return {**body, "prompt": rendered + said}
-        body["messages"] = messages_body(ask.chain.prompt, said)
+        body |= passed.body(said) if passed else {"messages": messages_body(ask.chain.prompt, said)}
+        if probed.route == "completions":
+            return body
         if said and probed.continuation == "on_request":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
@@ -215,6 +259,8 @@ class OpenAI:
         more = f', "n": {wanted}' if wanted > 1 else ""
         if job.pool is not None and (probed.seeds == "work" or wanted == 1):
             more += f', "seed": {job.pool.seed(job.indices[0]) & _SEED_BITS}'
+        if self._hears(job):
+            more += ', "stream": true, "stream_options": {"include_usage": true}'
         data = f"{job.head}{more}}}".encode()
         started = time.monotonic()
         try:
@@ -237,7 +283,7 @@ class OpenAI:
         path = "/chat/completions" if probed.route == "chat" else "/completions"
         url = self._connection.url
         try:
-            reply = read_reply(await self._connection.post(path, data), strip=strip)
+            reply = read_reply(await self._body_of(job, path, data), strip=strip)
         except MalformedError as error:
             raise TransientError("malformed", str(error)) from None
         except RejectedError as error:
@@ -255,6 +301,24 @@ class OpenAI:
             _child(job, choice, probed.stop_reason and choice.told, Usage(reply.prompt, reply.cached, count, 0, 1, seconds))
             for choice, count in zip(reply.choices[:taken], counts, strict=False)
         ]
+
+    def _hears(self, job: _Job) -> Hear | None:
+        return self._passed.hear if self._passed and len(job.indices) == 1 and job.chain.prompt == self._passed.prompt else None
+
+    async def _body_of(self, job: _Job, path: str, data: bytes) -> JSON:
+        hear = self._hears(job)
+        if hear is None:
+            return await self._connection.post(path, data)
+        whole = Assembled(hear, chat=path == "/chat/completions")
+        try:
+            await self._connection.stream(path, data, whole.take)
+            return whole.body()
+        except (TransientError, MalformedError) as error:
+            if not whole.begun:
+                raise
+            failed = error if isinstance(error, TransientError) else TransientError("malformed", str(error))
+            self._failed(job, failed, "gave up, as its beginning had been passed on")
+            raise GivenUpError(failed.detail) from None
 
     def _failed(self, job: _Job, error: TransientError, fate: str) -> None:
         sampled = error.failure not in ("rate_limited", "unreachable")  # what fails later may have been sampled, and billed

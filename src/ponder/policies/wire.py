@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from ponder.core import Sampling
+from ponder.policies.tools import render_calls
 from ponder.types import JSON, Message, Tokens
 
 Object: TypeAlias = Mapping[str, JSON]
@@ -163,6 +164,8 @@ def _choice(one: JSON, strip: str) -> Choice:
         if thought:  # a thought that was cut, or ended by a stop text, has no end tag yet
             over = text or (finish == "stop" and not isinstance(reason, str))
             text = f"<think>{thought}{'</think>' if over else ''}{text}"
+        if message.get("tool_calls"):
+            text += storable(render_calls(message["tool_calls"]))
     elif isinstance(one.get("text"), str):
         text = storable(one["text"])
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -72,6 +72,7 @@ class Choice:
     finish: str
     stop_reason: str | None = None
     chances: list[TokenChance] | None = None
+    call: dict[str, str] | None = None  # the tool that is called instead of content: its name and arguments
 
 
 @dataclass(slots=True)
@@ -154,12 +155,20 @@ class Completion:
         message: Fields = {"role": "assistant", "content": text}
         if self.dialect.thinking is Thinking.FIELD:  # a reply that was cut while it thought has content: null
             message |= {"content": text or None, "reasoning_content": "".join(choice.thought) or None}
+        if choice.call:
+            message |= {"content": None, "tool_calls": [{"id": f"call_{index}", "type": "function", "function": choice.call}]}
         return {"index": index, "message": message, "logprobs": logprobs, **self._ending(choice)}
 
     def _deltas(self, index: int, choice: Choice) -> list[Fields]:
         deltas: list[Fields] = [
             {"index": index, "delta": {"reasoning_content": token}, "finish_reason": None} for token in choice.thought
         ]
+        if choice.call:
+            opening = {"index": 0, "id": f"call_{index}", "type": "function", "function": {**choice.call, "arguments": ""}}
+            pieces = [{"index": 0, "function": {"arguments": token}} for token in split_tokens(choice.call["arguments"])]
+            return deltas + [
+                {"index": index, "delta": {"tool_calls": [one]}, "finish_reason": None} for one in (opening, *pieces)
+            ]
         offset = len(self.prefix)
         for place, token in enumerate(choice.tokens):
             chance = None if choice.chances is None else choice.chances[place : place + 1]
@@ -261,8 +270,19 @@ def complete(fields: Fields, settings: Settings, memory: Memory, *, chat: bool) 
     for index in range(n if dialect.honours_n else 1):
         place = 0 if seed is not None and dialect.seed is SeedRule.ONE_FOR_ALL else first + index
         name = f"{settings.weights}/greedy" if greedy else f"{settings.weights}/{seed}/{place}"
-        completion.choices.append(writer.write(before, partial, Draw.derive(text, name, greedy=greedy)))
+        choice = writer.write(before, partial, Draw.derive(text, name, greedy=greedy))
+        completion.choices.append(_calling(choice, fields, text) if chat and fields.get("tools") else choice)
     return completion
+
+
+def _calling(choice: Choice, fields: Fields, text: str) -> Choice:
+    """The choice as a call of a tool, with its answer as the argument, where one is required or the prompt says CALL TOOL."""
+    wanted = fields.get("tool_choice", "auto")
+    if wanted == "none" or (wanted == "auto" and "CALL TOOL" not in text):
+        return choice
+    tool = (wanted if isinstance(wanted, dict) else fields["tools"][0])["function"]["name"]
+    answer = "".join(choice.tokens).rpartition(" ")[2].rstrip(".")
+    return replace(choice, call={"name": tool, "arguments": json.dumps({"value": answer})}, finish="tool_calls", chances=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +396,8 @@ def _role_and_content(message: object) -> tuple[str, str]:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    if content is None and role == "assistant" and message.get("tool_calls"):
+        content = ""
     if not isinstance(content, str):
         raise _invalid(f"the content of a message must be a string, not {content!r}.", "messages")
     return role, content

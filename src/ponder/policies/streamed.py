@@ -1,0 +1,117 @@
+"""A streamed reply, taken event by event and put together into the body that would have come whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias, cast
+
+from ponder.policies.wire import MalformedError, Object
+from ponder.types import JSON
+
+Hear: TypeAlias = Callable[[Object], Awaitable[None]]
+"""Told of each piece of a choice as it comes: a chat `delta` with the `logprobs` of its tokens beside it, or a `text`."""
+
+
+def events(buffer: bytearray) -> list[bytes]:
+    """Cut the data of all whole lines off the front of a buffer of server-sent events; comments and other fields are passed over."""
+    end = max(buffer.rfind(b"\n"), buffer.rfind(b"\r")) + 1
+    lines = bytes(buffer[:end]).splitlines()
+    del buffer[:end]
+    return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+
+@dataclass
+class Assembled:
+    """What has come so far. `begun`: something was passed on, so that another try would say it twice."""
+
+    hear: Hear
+    chat: bool
+    begun: bool = False
+    done: bool = False
+    usage: JSON = None
+    choices: dict[int, _Parts] = field(default_factory=dict)
+
+    async def take(self, data: bytes) -> None:
+        """Take the data of one event. Raises `MalformedError` for what is no such thing."""
+        if data == b"[DONE]":
+            self.done = True
+            return
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            raise MalformedError("an event that is not JSON") from None
+        if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+            raise MalformedError("an event without choices")
+        self.usage = event.get("usage") or self.usage
+        for choice in event["choices"]:
+            if not isinstance(choice, dict):
+                raise MalformedError("a choice that is no object")
+            index = choice.get("index", 0)
+            parts = self.choices.setdefault(index if isinstance(index, int) else 0, _Parts())
+            if parts.take(choice, self.chat):
+                self.begun = True
+                await self.hear(choice)
+
+    def body(self) -> JSON:
+        """The whole reply. Raises `MalformedError` where a choice has no end."""
+        if not self.choices or not all(parts.finish for parts in self.choices.values()):
+            raise MalformedError("a stream that stopped before its end")
+        return {"choices": [self.choices[index].whole(self.chat) for index in sorted(self.choices)], "usage": self.usage}
+
+
+@dataclass
+class _Parts:
+    """One choice so far."""
+
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    rows: list[JSON] = field(default_factory=list)
+    columns: dict[str, list[JSON]] = field(default_factory=dict)
+    finish: str = ""
+    reason: dict[str, JSON] = field(default_factory=dict)
+
+    def take(self, choice: dict[str, JSON], chat: bool) -> bool:
+        """Whether there was anything to hear."""
+        said = choice.get("delta") or choice.get("message") if chat else choice
+        said = said if isinstance(said, dict) else {}
+        text, thought = said.get("content" if chat else "text"), said.get("reasoning_content") or said.get("reasoning")
+        calls = said.get("tool_calls")
+        self.texts += [text] if isinstance(text, str) else []
+        self.thoughts += [thought] if isinstance(thought, str) else []
+        for place, call in enumerate(calls if isinstance(calls, list) else []):
+            if isinstance(call, dict) and isinstance(call.get("function"), dict):
+                at, function = call.get("index", place), cast("dict[str, JSON]", call["function"])
+                kept = self.calls.setdefault(at if isinstance(at, int) else place, {"name": "", "arguments": ""})
+                for key in kept:
+                    kept[key] += str(function.get(key) or "")
+        self._note(choice.get("logprobs"))
+        if "stop_reason" in choice:
+            self.reason["stop_reason"] = choice["stop_reason"]
+        if isinstance(finish := choice.get("finish_reason"), str):
+            self.finish = finish
+        return bool(text or thought or calls)
+
+    def whole(self, chat: bool) -> JSON:
+        """The choice as it would have come whole."""
+        logprobs: JSON = {"content": self.rows} if self.rows else dict(self.columns) or None
+        ending: dict[str, JSON] = {"finish_reason": self.finish, "logprobs": logprobs, **self.reason}
+        if not chat:
+            return {"text": "".join(self.texts), **ending}
+        message: dict[str, JSON] = {"content": "".join(self.texts), "reasoning_content": "".join(self.thoughts)}
+        if self.calls:
+            message["tool_calls"] = [{"function": dict(self.calls[at])} for at in sorted(self.calls)]
+        return {"message": message, **ending}
+
+    def _note(self, logprobs: JSON) -> None:
+        if not isinstance(logprobs, dict):
+            return
+        content = logprobs.get("content")
+        if isinstance(content, list):
+            self.rows += content
+        for key in ("tokens", "token_logprobs", "top_logprobs"):
+            column = logprobs.get(key)
+            if isinstance(column, list):
+                self.columns.setdefault(key, []).extend(column)

@@ -1,0 +1,184 @@
+"""Who may come in, and when: Host, Origin, key, day's allowance, a place among those that are answered.
+
+The Host header must be one of the names the server is known by, to the letter and the port, so that a page that rebinds its own name to
+this machine gets nowhere; a request from a page (`Origin`, `Sec-Fetch-Site`) is let in only from origins that the operator listed. Paths
+and headers are read from the ASGI scope; no address is rebuilt from what a client says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+
+from ponder.server.config import Config, Key, Limits, loopback
+from ponder.server.refusal import Refusal, busy
+
+
+@dataclass
+class Door:
+    """Checks of headers. port: the one that is really listened on."""
+
+    config: Config
+    port: int
+
+    def __post_init__(self) -> None:
+        names = {"127.0.0.1", "localhost", "[::1]"} if loopback(self.config.host) else set()
+        bare = names if self.port == 80 else set()
+        self.hosts = {f"{name}:{self.port}" for name in names} | bare | {host.lower() for host in self.config.hosts}
+        self.origins = set(self.config.origins)
+
+    def check(self, headers: Headers) -> None:
+        """Host and origin. Raises `Refusal` (403)."""
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            raise Refusal(
+                403, "this server is not known by that Host; its operator lists its names in `hosts`", code="host_refused"
+            )
+        origin = headers.get("origin")
+        if origin is not None:
+            if origin not in self.origins:
+                raise Refusal(
+                    403,
+                    "pages of that Origin may not use this server; its operator lists them in `origins`",
+                    code="origin_refused",
+                )
+        elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise Refusal(403, "pages of other sites may not use this server", code="origin_refused")
+
+    def key(self, headers: Headers) -> Key | None:
+        """The key of a request; None where none is asked for. Raises `Refusal` (401). All keys are compared, whichever fits."""
+        if not self.config.keys:
+            return None
+        scheme, _, said = headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(said.strip().encode()).hexdigest() if scheme.lower() == "bearer" else ""
+        fitting = [key for key in self.config.keys if hmac.compare_digest(key.sha256, digest)]
+        if not fitting:
+            why = "the API key is not known here" if said else "an API key is needed: Authorization: Bearer KEY"
+            raise Refusal(401, why, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return fitting[0]
+
+
+@dataclass
+class Account:
+    """What was spent with one key today, and what is set aside for requests under way."""
+
+    tokens: int = 0
+    requests: int = 0
+
+
+@dataclass
+class Ledger:
+    """The day's accounts, by the key's name. In memory: a restart begins a new day."""
+
+    clock: Callable[[], float] = time.time
+    day: int = -1
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def spending(self, key: Key | None, most: int) -> AsyncIterator[Allowance]:
+        """Set aside up to `most` tokens for one request; what it did not spend comes back. Raises `Refusal` (429) if nothing is left."""
+        if key is None:
+            yield Allowance(None)
+            return
+        account = self._account(key)
+        left = None if key.tokens_per_day is None else key.tokens_per_day - account.tokens
+        if (left is not None and left <= 0) or account.requests >= (key.requests_per_day or float("inf")):
+            rest = 86_400 - self.clock() % 86_400
+            raise busy(f"the day's allowance of the key {key.name!r} is used up", rest, "insufficient_quota")
+        allowance = Allowance(None if left is None else min(left, most))
+        account.requests += 1
+        account.tokens += allowance.tokens or 0
+        try:
+            yield allowance
+        finally:
+            account.tokens += allowance.spent - (allowance.tokens or 0)
+
+    def _account(self, key: Key) -> Account:
+        today = int(self.clock() // 86_400)
+        if today != self.day:
+            self.day, self.accounts = today, {}
+        return self.accounts.setdefault(key.name, Account())
+
+
+@dataclass
+class Allowance:
+    """tokens: a hard bound, None for none. spent: told by the request when it is over."""
+
+    tokens: int | None
+    spent: int = 0
+
+
+class Gate:
+    """At most `live` requests are answered at once, and at most `queue` wait; whoever comes then is told when to come back."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.live = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self._usual = 1.0  # seconds of an answer, a moving mean
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place, in order of arrival. Raises `Refusal` (429) if there is no room to wait, or the wait was too long."""
+        await self._enter()
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._usual += 0.1 * (time.monotonic() - started - self._usual)
+            self._leave()
+
+    async def _enter(self) -> None:
+        if self.live < self.limits.live:
+            self.live += 1
+            return
+        if len(self.waiting) >= self.limits.queue:
+            raise busy(
+                f"{self.live} requests are being answered and {len(self.waiting)} wait; there is no room for more", self._wait()
+            )
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(place)
+        try:
+            await asyncio.wait_for(asyncio.shield(place), self.limits.patience)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if place.done():
+                self._leave()
+            else:
+                place.cancel()
+                self.waiting.remove(place)
+            if isinstance(error, TimeoutError):
+                raise busy(f"no place became free within {self.limits.patience:g} s", self._wait()) from None
+            raise
+
+    def _leave(self) -> None:
+        while self.waiting:
+            place = self.waiting.popleft()
+            if not place.done():
+                place.set_result(None)  # the place goes from hand to hand
+                return
+        self.live -= 1
+
+    def _wait(self) -> float:
+        return min(60.0, self._usual * (1 + len(self.waiting)) / self.limits.live)
+
+
+def deadline(headers: Mapping[str, str], longest: float) -> float:
+    """Seconds that `Ponder-Deadline` gives, at most `longest`. Raises `Refusal` (400)."""
+    text = headers.get("ponder-deadline")
+    if text is None:
+        return longest
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise Refusal(400, "Ponder-Deadline must be a number of seconds above 0", code="invalid_value", param="Ponder-Deadline")
+    return min(seconds, longest)
