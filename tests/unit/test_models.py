@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from ponder import lab
+from ponder.errors import DataError
 from ponder.lab.tokenizer import EOS, VOCABULARY, decode, encode, encode_prompt
 from ponder.types import user
 
@@ -86,3 +90,48 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with models.fresh(tmp_path / "out") as new:
         (new / "whole").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_where_no_folder_can_be_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(DataError, match=r"file.*name"), models.fresh(place):
+            pytest.fail("the block began")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_is_an_error_with_a_way_out_and_leaves_nothing(tmp_path):
+    from safetensors import SafetensorError
+
+    for full in (OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")):
+        with (
+            pytest.raises(DataError, match=r"out: cannot be written \(.*No space left on device\); name a folder"),
+            models.fresh(tmp_path / "out"),
+        ):
+            raise full
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_outside_the_vocabulary_is_an_error_that_shows_it(folder):
+    with pytest.raises(DataError, match=r"cannot spell 'the answer is zebra' after '<bos>countdown 4 7.*another: --model"):
+        models.encode(models.open_tokenizer(folder), PROMPT, ("the answer is zebra",))
+
+
+@pytest.mark.parametrize("config", ["[]", "5", "[" * 100_000, '{"hidden_size": "x", "model_type": "llama"}'])
+def test_a_folder_with_another_config_is_refused(folder, tmp_path, config):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "config.json").write_text(config)
+    with pytest.raises(DataError, match=r"broken: (holds no model|transformers cannot open)"):
+        models.is_lab(broken) or models.open_causal(broken)
+
+
+def test_half_a_file_of_weights_is_refused(folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    whole = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    for opened in (models.open_causal, models.open_outcome):
+        with pytest.raises(DataError, match=r"broken: transformers cannot open this model"):
+            opened(broken)
+    (broken / "tokenizer.json").write_text(json.dumps([1]))
+    with pytest.raises(DataError, match=r"broken: transformers cannot open this model"):
+        models.open_tokenizer(broken)

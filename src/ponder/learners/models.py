@@ -54,6 +54,7 @@ def dequantised(file: Path, cache: Path) -> Path:
 
     Raises `MissingExtraError` without the package gguf, `DataError` for a file that transformers cannot read.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache / f"{file.stem}-float32"
@@ -63,10 +64,13 @@ def dequantised(file: Path, cache: Path) -> Path:
         except ImportError:
             raise MissingExtraError("gguf", "train") from None
         try:
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(f"{file}: transformers cannot read this GGUF file: {error}; give a folder of safetensors") from error
+        # The weights are plain float32 by now, but transformers 5.23 refuses to save a model that it has read from a GGUF file.
+        model.hf_quantizer = None
+        vars(model.config).pop("quantization_config", None)
         with fresh(folder) as new:
             model.save_pretrained(new)
             tokenizer.save_pretrained(new)
@@ -75,10 +79,18 @@ def dequantised(file: Path, cache: Path) -> Path:
 
 @contextmanager
 def fresh(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name when the block ends well: nobody sees half a model."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """A folder beside `folder` that takes its name when the block ends well: nobody sees half a model.
+
+    Raises `DataError` where no folder can be made, before the block begins, and where the block finds no room to write.
+    """
+    from safetensors import SafetensorError
+
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file, and a model is a folder; name another, or take the file away")
+    new: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield new
         if folder.is_dir():  # what is kept of an earlier training, checkpoints among it
             for path in new.iterdir():
@@ -88,15 +100,23 @@ def fresh(folder: Path) -> Iterator[Path]:
         else:
             new.chmod(0o755)
             os.replace(new, folder)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # one of transformers, which says itself what it misses
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{folder}: cannot be written ({why}); name a folder that can be, on a disk with room") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def is_lab(folder: Path) -> bool:
     """Whether a folder holds a model of the lab's shape and vocabulary, which NumPy samples from and scores with."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(config, dict):
+            raise ValueError(f"a {type(config).__name__} instead of an object")
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{folder}: holds no model (config.json: {error}); give a folder that a learner wrote") from None
     return bool(
         config.get("model_type") == "llama"
@@ -106,12 +126,13 @@ def is_lab(folder: Path) -> bool:
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with a padding token."""
+    """The tokenizer of a folder, with a padding token. Raises `DataError` where it holds none that can be read."""
     from transformers import AutoTokenizer
 
-    tokenizer = cast(
-        "PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    )
+    with _readable(folder):
+        tokenizer = cast(
+            "PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -144,15 +165,21 @@ def encode(
     """Prompt and steps as the policy would read them: each encoded as one text, step ends found by the offsets of the tokens.
 
     A token that reaches over the end of a step ends both it and the next one's beginning; it counts for the step it starts in.
-    Raises `ValueError` for a step without text.
+    Raises `DataError` for a step without text, and for text that the vocabulary cannot spell, as the lab's spells its own problems only.
     """
     if not all(steps):
-        raise ValueError("a step without text has no last token; leave it out")
+        raise DataError("a step without text has no last token; leave it out")
     special = not tokenizer.chat_template  # a template writes its own special tokens
-    before: list[int] = tokenizer(render(tokenizer, prompt), add_special_tokens=special)["input_ids"]
+    asked, said = render(tokenizer, prompt), "".join(steps)
+    try:
+        before: list[int] = tokenizer(asked, add_special_tokens=special)["input_ids"]
+        answer = tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise DataError(
+            f"the model's tokenizer cannot spell {said!r:.100} after {asked!r:.100} ({error}); lab models read lab problems only, so train another: --model"
+        ) from error
     if special and before and before[-1] == tokenizer.eos_token_id:
         before = before[:-1]
-    answer = tokenizer("".join(steps), add_special_tokens=False, return_offsets_mapping=True)
     starts = [start for start, _ in answer["offset_mapping"]]
     ends, at, past = [], 0, 0
     for step in steps:
@@ -285,6 +312,17 @@ def write_lab_tokenizer(folder: Path) -> None:
     whole.save_pretrained(folder)
 
 
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turns whatever transformers raises for files that are damaged, or of another kind, into a `DataError`."""
+    try:
+        yield
+    except Exception as error:  # of many libraries, some of which raise nothing narrower
+        raise DataError(
+            f"{folder}: transformers cannot open this model ({type(error).__name__}: {error}); give a whole one, as a learner wrote it"
+        ) from error
+
+
 def _open(kind: type, folder: Path, *, ignore_head: bool = False, **more: object) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig
@@ -294,20 +332,21 @@ def _open(kind: type, folder: Path, *, ignore_head: bool = False, **more: object
     logging.set_verbosity_error()  # that a head is new is no news
     logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **more)
-        config.classifier_dropout = 0.0  # token classification drops a tenth of its inputs otherwise
-        return cast(
-            "PreTrainedModel",
-            kind.from_pretrained(  # type: ignore[attr-defined]  # the Auto classes share no typed base
-                folder,
-                config=config,
-                ignore_mismatched_sizes=ignore_head,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            ),
-        )
+        with _readable(folder):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **more)
+            config.classifier_dropout = 0.0  # token classification drops a tenth of its inputs otherwise
+            return cast(
+                "PreTrainedModel",
+                kind.from_pretrained(  # type: ignore[attr-defined]  # the Auto classes share no typed base
+                    folder,
+                    config=config,
+                    ignore_mismatched_sizes=ignore_head,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                ),
+            )
     finally:
         logging.set_verbosity(before)
 
