@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from fakes import ROOT, Believer, solved
 from ponder.bank import MemoryTable, TableBank
 from ponder.errors import DataError, UsageError
-from ponder.scaling.calibration import calibrate
+from ponder.scaling.calibration import calibrate, isotonic
 from ponder.spec import parse
 from ponder.testing import MazePolicy
 from ponder.types import Score, Step, Usage
-from ponder.verifiers.calibrated import Calibrated, isotonic, read
+from ponder.verifiers.calibrated import Calibrated, read
 from ponder.verifiers.reward_model import RewardModel
 
 

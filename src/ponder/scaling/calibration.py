@@ -183,6 +183,21 @@ def auc(scores_n: ArrayLike, correct_n: ArrayLike) -> float | None:
     return None if np.isnan(found) else float(found)
 
 
+def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The never falling sequence nearest to `values` in weighted least squares, by pooling adjacent violators.
+
+    Barlow, Bartholomew, Bremner and Brunk 1972, Statistical Inference under Order Restrictions, section 1.2.
+    """
+    pools: list[tuple[float, float, int]] = []  # mean, weight, how many values
+    for mean, weight in zip(values, weights, strict=True):
+        size = 1
+        while pools and pools[-1][0] >= mean:
+            low, mass, many = pools.pop()
+            mean, weight, size = (low * mass + mean * weight) / (mass + weight), mass + weight, size + many
+        pools.append((mean, weight, size))
+    return [min(1.0, max(0.0, mean)) for mean, _, size in pools for _ in range(size)]
+
+
 def _auc(level_n: Ints, correct_n: Bools) -> Callable[[Floats], float]:
     """AUC as a function of how often each answer counts; nan without both kinds. level: rank among the different scores."""
     right_n, wrong_n = correct_n.astype(np.float64), (~correct_n).astype(np.float64)

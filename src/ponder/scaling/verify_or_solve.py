@@ -185,7 +185,8 @@ def _best_at(correct_P_S: Bools, accepted_P_S: NDArray[np.int64], most: int, v: 
         _wins(exact_P_S_X[p : p + rows], fewer_P_S_X[p : p + rows], most_P_S_X[p : p + rows], sizes)
         for p in range(0, problems, rows)
     ]
-    return np.clip(np.einsum("ps,psk->pk", correct_P_S.astype(np.float64), np.concatenate(wins)), 0.0, 1.0)
+    right_P_K: Floats = np.einsum("ps,psk->pk", correct_P_S.astype(np.float64), np.concatenate(wins))
+    return np.clip(right_P_K, 0.0, 1.0)
 
 
 def _wins(exact_P_S_X: Floats, fewer_P_S_X: Floats, most_P_S_X: Floats, sizes: Sequence[int]) -> Floats:

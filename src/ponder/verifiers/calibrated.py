@@ -16,6 +16,7 @@ from ponder.core import Verifier
 from ponder.errors import DataError, UsageError
 from ponder.lab.reward import Files, shipped
 from ponder.run import Run
+from ponder.scaling.calibration import isotonic
 from ponder.spec import named
 from ponder.types import Chain, Score, Usage
 
@@ -92,21 +93,6 @@ def read(path: Path) -> list[Seen]:
     counts = [fsum(row.answers for row in group) for group in alike]
     shares = [fsum(row.right * row.answers for row in group) / count for group, count in zip(alike, counts, strict=True)]
     return [Seen(group[0].score, share, count) for group, share, count in zip(alike, shares, counts, strict=True)]
-
-
-def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The never falling sequence nearest to `values` in weighted least squares, by pooling adjacent violators.
-
-    Barlow, Bartholomew, Bremner and Brunk 1972, Statistical Inference under Order Restrictions, section 1.2.
-    """
-    pools: list[tuple[float, float, int]] = []  # mean, weight, how many values
-    for mean, weight in zip(values, weights, strict=True):
-        size = 1
-        while pools and pools[-1][0] >= mean:
-            low, mass, many = pools.pop()
-            mean, weight, size = (low * mass + mean * weight) / (mass + weight), mass + weight, size + many
-        pools.append((mean, weight, size))
-    return [min(1.0, max(0.0, mean)) for mean, _, size in pools for _ in range(size)]
 
 
 def _file(name: str) -> Path:
