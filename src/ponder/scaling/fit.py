@@ -208,7 +208,7 @@ def drawn(
         parameter.check(float(value), name)
     weights_R_P = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), resamples).astype(np.float64)
     draws_R_M = solve(weights_R_P, best_M)
-    kept_R: NDArray[np.bool_] = np.isfinite(draws_R_M).all(axis=1)
+    kept_R: NDArray[np.bool_] = np.asarray(np.isfinite(draws_R_M).all(axis=1))
     for number, parameter in enumerate(parameters):
         kept_R &= ~parameter.lost(draws_R_M[:, number])
     if kept_R.mean() < (1 + LEVEL) / 2:

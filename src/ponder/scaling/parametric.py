@@ -140,8 +140,8 @@ def _huber(law: TrainingLaw, table_3_P: Floats) -> Solve:
 
     def residuals(points_A_M: Floats, rows_A: Ints) -> Floats:
         del rows_A
-        predicted_A_P: Floats = law.curve(outer(law.parameters, points_A_M), size_P, tokens_P)
-        return np.log(predicted_A_P) - np.log(losses_P)
+        gaps_A_P: Floats = np.log(law.curve(outer(law.parameters, points_A_M), size_P, tokens_P)) - np.log(losses_P)
+        return gaps_A_P
 
     def solve(weights_R_P: Floats, start_M: Floats | None) -> Floats:
         huber, fits = squares(residuals, BEND, weights_R_P), len(weights_R_P)
