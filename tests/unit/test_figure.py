@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ponder.scaling.figure import PALETTE, Series, _short, _spread, curve_figure
+from ponder.scaling.figure import PALETTE, Series, _spread, curve_figure, short
 
 
 def line(name, y, kind="strategy"):
@@ -63,7 +63,7 @@ def test_labels_keep_their_order_and_distance():
 
 
 def test_ticks_are_short():
-    assert [_short(v) for v in (1, 23, 500, 1472, 20_000, 2_500_000, 3e9)] == [
+    assert [short(v) for v in (1, 23, 500, 1472, 20_000, 2_500_000, 3e9)] == [
         "1",
         "23",
         "500",

@@ -1,4 +1,4 @@
-"""The curve of a study: accuracy against tokens per question, for every strategy, with intervals.
+"""The curve of a study: accuracy against compute per question, for every strategy, with intervals.
 
 Strategies that choose among independent whole samples are estimated from the declared slice, over all subsets of it (maj@k, bon@k,
 weighted@k): one pool of N samples gives every point up to N with far less noise than running each size once. All others are read
@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 
 from ponder.bank import Row, replay
+from ponder.cli.axes import COUNTS, Axis, counts, tokens_of
 from ponder.cli.runner import needs_oracle, parse_strategy, sampling_of, verdict_key
 from ponder.cli.study import Study
 from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier
@@ -30,12 +31,13 @@ from ponder.store import RunRecord, SqliteTable, StudyStore
 from ponder.types import Chain, Problem, Score, Verdict
 
 RESAMPLES = 1000
-Columns: TypeAlias = tuple[list[int], np.ndarray, np.ndarray]
+COVERAGE = "pass@k (any of k correct)"
+Columns: TypeAlias = tuple[list[int], np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a curve. tokens: mean per question; value, low, high: accuracy and its 95% interval; n: problems."""
+    """One point of a curve. tokens: mean per question; value, low, high: accuracy and its 95% interval; n: problems; cost: on the axis."""
 
     cell: str
     strategy: str
@@ -48,6 +50,8 @@ class Point:
     seeds: int
     how: Literal["subsets", "runs"]
     bound: bool
+    axis: Axis
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,17 @@ class Slice:
 
     correct_P_N: np.ndarray
     answers_P_N: np.ndarray
-    tokens_P_N: np.ndarray
+    spent_P_N_C: np.ndarray
     missing: int
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy's curve before it is averaged: rows are problems (seeds averaged), columns the sizes `ks`."""
+    """One strategy's curve before it is averaged: rows are problems (seeds averaged), columns the sizes `ks`.
+
+    spent_P_K_C: what was spent, in the kinds of `axes.COUNTS`. ids, task: of the problems, and the fingerprint of where they are from. cost_P_K: on
+    another axis than tokens, set by `axes.on_axis`.
+    """
 
     cell: str
     strategy: str
@@ -72,15 +80,25 @@ class Line:
     ks: list[int]
     values_P_K: np.ndarray
     tokens_P_K: np.ndarray
+    spent_P_K_C: np.ndarray
+    ids: tuple[str, ...]
+    task: str
+    policy: str
+    axis: Axis = "tokens"
+    cost_P_K: np.ndarray | None = None
+
+    @property
+    def costs_K(self) -> np.ndarray:
+        """Mean cost per question at each size, in the unit of the axis."""
+        return cast("np.ndarray", (self.tokens_P_K if self.cost_P_K is None else self.cost_P_K).mean(axis=0))
 
     def points(self) -> list[Point]:
         """Means over problems, with intervals."""
         intervals = bootstrap.mean_intervals(self.values_P_K, seed=0, resamples=RESAMPLES)
-        tokens_K = self.tokens_P_K.mean(axis=0)
-        n = len(self.values_P_K)
+        rest = len(self.values_P_K), self.seeds, self.how, self.bound, self.axis
         return [
-            Point(self.cell, self.strategy, k, float(tokens), one.value, one.low, one.high, n, self.seeds, self.how, self.bound)
-            for k, one, tokens in zip(self.ks, intervals, tokens_K, strict=True)
+            Point(self.cell, self.strategy, k, float(tokens), one.value, one.low, one.high, *rest, float(cost))
+            for k, one, tokens, cost in zip(self.ks, intervals, self.tokens_P_K.mean(axis=0), self.costs_K, strict=True)
         ]
 
 
@@ -109,7 +127,7 @@ class Curves:
             head = json.loads(name)  # two cells that look alike (other problems, other weights) must not be drawn as one
             alike = plain.count(label) > 1
             label = f"{label} | {head['problems']} {head['fingerprint']}" if alike else label
-            found += [line for line in self._cell(label, head, group, runs) if line.ks]
+            found += [line for line in self._cell(label, head, group, runs) if line.ks and line.ids]
         return found
 
     def points(self) -> list[Point]:
@@ -140,12 +158,12 @@ class Curves:
                 how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
                 columns = estimated or self._from_runs(line_of(strategy), budget, mine, problems)
                 name = line_of(strategy) if len(budgets) == 1 else f"{line_of(strategy)}, budget {budget}"
-                yield Line(label, name, how, bound, len(cells), *columns)
+                yield Line(label, name, how, bound, len(cells), *columns, head["problems"], head["fingerprint"])
         if slices:
             ks = sizes(self.study.slice)
             coverage = np.mean([estimators.pass_at_k(one.correct_P_N, ks) for one in slices], axis=0)
-            tokens = np.mean([estimators.expected_tokens(one.tokens_P_N, ks) for one in slices], axis=0)
-            yield Line(label, "pass@k (any of k correct)", "subsets", True, len(cells), ks, coverage, tokens)
+            columns = subsets(ks, coverage, np.mean([one.spent_P_N_C for one in slices], axis=0), problems)
+            yield Line(label, COVERAGE, "subsets", True, len(cells), *columns, head["problems"], head["fingerprint"])
 
     def _took_part(self, problem: Problem, cells: Sequence[str], runs: Sequence[RunRecord]) -> bool:
         """Whether a problem was run in every cell, with the whole slice drawn: estimators read rectangular slices."""
@@ -168,7 +186,7 @@ class Curves:
 
     def _slice(self, cell: dict[str, str], problems: Sequence[Problem]) -> Slice:
         shape = (len(problems), self.study.slice)
-        correct, answers, tokens = np.zeros(shape, bool), np.full(shape, -1), np.zeros(shape)
+        correct, answers, spent = np.zeros(shape, bool), np.full(shape, -1), np.zeros((*shape, len(COUNTS)))
         missing = 0
         for p, problem in enumerate(problems):
             rows = self._rows(cell, problem)
@@ -178,11 +196,11 @@ class Curves:
             root = Chain(problem.question.messages)
             for i, row in rows.items():
                 verdict = verdicts.get(verdict_key(root.then(row.step, row.finish)), Verdict(False))
-                tokens[p, i] = row.step.usage.tokens
+                spent[p, i] = counts(row.step.usage, 1)
                 if row.finish == "stop" and verdict.answer is not None:
                     answers[p, i] = seen.setdefault(verdict.answer, len(seen))
                     correct[p, i] = verdict.correct
-        return Slice(correct, answers, tokens, missing)
+        return Slice(correct, answers, spent, missing)
 
     def _verdicts(self, task: str, problem: Problem) -> dict[str, Verdict]:
         key = task, problem.question.id
@@ -194,15 +212,15 @@ class Curves:
     def _estimate(
         self, strategy: Strategy, slices: Sequence[Slice], cells: Sequence[str], problems: Sequence[Problem]
     ) -> Columns | None:
-        """(k_K, accuracy_P_K, tokens_P_K) of a strategy over independent samples; None for all others."""
+        """The columns of a strategy over independent samples; None for all others."""
         name = getattr(strategy, "__spec__", "")
         n = min(getattr(strategy, "n", 1), self.study.slice)
         if not slices or name not in ("sample", "self_consistency", "best_of_n", "weighted_vote"):
             return None
         ks = sizes(n)
-        values, tokens = [], []
+        values, costs = [], []
         for one, cell in zip(slices, cells, strict=True):
-            correct, answers, spent = one.correct_P_N[:, :n], one.answers_P_N[:, :n], one.tokens_P_N[:, :n]
+            correct, answers, spent = one.correct_P_N[:, :n], one.answers_P_N[:, :n], one.spent_P_N_C[:, :n]
             if name in ("best_of_n", "weighted_vote"):
                 scores, scored = self._scores(cast("Verifier", strategy.verifier), json.loads(cell), problems, n)  # type: ignore[attr-defined]  # both strategies have one
                 scores[answers < 0] = np.nan
@@ -216,14 +234,14 @@ class Curves:
                     values.append(estimators.weighted_at_k(correct, answers, scores, ks))
                 case _:
                     values.append(estimators.best_of_n_at_k(correct, scores, ks))
-            tokens.append(estimators.expected_tokens(one.tokens_P_N if name == "sample" else spent, ks))
-        return ks, np.mean(values, axis=0), np.mean(tokens, axis=0)
+            costs.append((one.spent_P_N_C if name == "sample" else spent).mean(axis=1, keepdims=True))
+        return subsets(ks, np.mean(values, axis=0), np.mean(costs, axis=0), problems)
 
     def _scores(
         self, verifier: Verifier, cell: dict[str, str], problems: Sequence[Problem], n: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and scored positions, P x N, of the banked slice: from the bank, or made anew where they cost nothing."""
-        scores, scored = np.full((len(problems), n), np.nan), np.zeros((len(problems), n))
+        """Scores P x N and their cost P x N x C of the banked slice: from the bank, or made anew where they cost nothing."""
+        scores, scored = np.full((len(problems), n), np.nan), np.zeros((len(problems), n, len(COUNTS)))
 
         async def all_of_them() -> None:
             for p, problem in enumerate(problems):
@@ -233,7 +251,7 @@ class Curves:
                 found = await self._score(verifier, list(chains.values()), problem, cell)
                 for i, score in zip(chains, found, strict=True):
                     scores[p, i] = np.nan if score.value is None else score.value
-                    scored[p, i] = score.usage.tokens
+                    scored[p, i] = counts(score.usage, 0)
 
         asyncio.run(all_of_them())
         return scores, scored
@@ -258,7 +276,7 @@ class Curves:
         return given
 
     def _from_runs(self, line: str, budget: str, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
-        """(k_K, accuracy_P_K, tokens_P_K) of all others: one run that proposed as it went, or a run for each size."""
+        """The columns of all others: one run that proposed as it went, or a run for each size."""
         specs = [repr(strategy) for strategy in self.strategies if line_of(strategy) == line]
         taking_part = {problem.question.id for problem in problems}
         mine = [run for run in runs if run.strategy in specs and run.budget == budget and run.problem in taking_part]
@@ -271,8 +289,9 @@ class Curves:
             group = [run for run in mine if run.strategy == spec and run.problem in whole]
             n = re.search(r"\bn=(\d+)", spec)
             k = int(n[1]) if n else max((run.spent.samples for run in group), default=0)
-            columns[k] = _by_problem(group, [(float(run.correct), float(run.spent.usage.tokens)) for run in group], problems)
-        return _stacked(columns)
+            cells = [(float(run.correct), *counts(run.spent.usage, run.spent.samples)) for run in group]
+            columns[k] = _by_problem(group, cells, problems)
+        return _stacked(columns, [run for run in mine if run.problem in whole], problems)
 
     def _anytime(self, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
         """What each run had proposed, and spent, by the time it had drawn k samples."""
@@ -288,10 +307,10 @@ class Curves:
                 proposed = [event.chains[0] for event in by_then if event.kind == "propose"]
                 verdicts = self._verdicts(json.loads(run.cell)["problems"], by_id[run.problem])
                 right = bool(proposed) and verdicts.get(proposed[-1], Verdict(False)).correct
-                cells.append((float(right), float(by_then[-1].tokens)))
+                cells.append((float(right), *counts(by_then[-1].usage, by_then[-1].samples)))
             if cells and len(cells) == len(traces):
                 columns[k] = _by_problem(runs, cells, problems)
-        return _stacked(columns)
+        return _stacked(columns, runs, problems)
 
 
 class _Samples(Exception):
@@ -338,27 +357,36 @@ def series(points: Sequence[Point]) -> dict[str, list[Series]]:
     for cell, by_name in lines.items():
         for name, group in by_name.items():
             kept: list[Point] = []
-            for point in sorted(group, key=lambda p: (p.tokens, p.k)):
-                if point.tokens > 0 and (not kept or point.tokens > kept[-1].tokens):
+            for point in sorted(group, key=lambda p: (p.cost, p.k)):
+                if point.cost > 0 and (not kept or point.cost > kept[-1].cost):
                     kept.append(point)
             if kept:
-                columns = ([p.tokens for p in kept], [p.value for p in kept], [p.low for p in kept], [p.high for p in kept])
+                columns = ([p.cost for p in kept], [p.value for p in kept], [p.low for p in kept], [p.high for p in kept])
                 figures.setdefault(cell, []).append(Series(name, *columns, kind="bound" if kept[0].bound else "strategy"))
     return figures
 
 
-def _stacked(columns: dict[int, np.ndarray]) -> Columns:
+def subsets(ks: list[int], values_P_K: np.ndarray, spent_P_N_C: np.ndarray, problems: Sequence[Problem]) -> Columns:
+    """The columns of an estimate over subsets: one of k samples costs k times the mean of the pool, failed ones included."""
+    spent_P_K_C = spent_P_N_C.mean(axis=1)[:, None, :] * np.array(ks, dtype=np.float64)[:, None]
+    return ks, values_P_K, tokens_of(spent_P_K_C), spent_P_K_C, tuple(problem.question.id for problem in problems)
+
+
+def _stacked(columns: dict[int, np.ndarray], runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
     ks = sorted(columns)
+    taken = {run.problem for run in runs}
+    ids = tuple(problem.question.id for problem in problems if problem.question.id in taken)
     if not ks:
-        return [], np.zeros((0, 0)), np.zeros((0, 0))
-    table_P_K_2 = np.stack([columns[k] for k in ks], axis=1)
-    return ks, table_P_K_2[:, :, 0], table_P_K_2[:, :, 1]
+        return [], np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0, len(COUNTS))), ids
+    table_P_K_F = np.stack([columns[k] for k in ks], axis=1)
+    spent_P_K_C = table_P_K_F[:, :, 1:]
+    return ks, table_P_K_F[:, :, 0], tokens_of(spent_P_K_C), spent_P_K_C, ids
 
 
-def _by_problem(runs: Sequence[RunRecord], cells: Sequence[tuple[float, float]], problems: Sequence[Problem]) -> np.ndarray:
-    """P x 2: seeds averaged within each problem, as they are not independent of each other."""
+def _by_problem(runs: Sequence[RunRecord], cells: Sequence[tuple[float, ...]], problems: Sequence[Problem]) -> np.ndarray:
+    """P x (right, spent): seeds averaged within each problem, as they are not independent of each other."""
     order = {problem.question.id: at for at, problem in enumerate(problems)}
-    total, count = np.zeros((len(order), 2)), np.zeros((len(order), 1))
+    total, count = np.zeros((len(order), 1 + len(COUNTS))), np.zeros((len(order), 1))
     for run, cell in zip(runs, cells, strict=True):
         if run.problem in order:
             total[order[run.problem]] += cell

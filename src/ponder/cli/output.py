@@ -48,7 +48,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
-    """Accuracy against tokens, a line for each point, a block for each cell."""
+    """Accuracy against compute, a line for each point, a block for each cell."""
     if as_json:
         for point in points:
             print(json.dumps(asdict(point)))
@@ -61,8 +61,20 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
             name = p.strategy if p.strategy != before else ""
             before = p.strategy
             note = "bound" if p.bound else ""
-            rows.append([name, str(p.k), f"{p.tokens:.0f}", f"{p.value:.3f}", f"[{p.low:.3f}, {p.high:.3f}]", p.how, note])
-        table(["strategy", "samples", "tokens", "accuracy", "95% interval", "from", ""], rows)
+            cost = f"{p.cost:.0f}" if p.cost >= 10 or p.axis == "tokens" else f"{p.cost:.3g}"
+            rows.append([name, str(p.k), cost, f"{p.value:.3f}", f"[{p.low:.3f}, {p.high:.3f}]", p.how, note])
+        table(
+            [
+                "strategy",
+                "samples",
+                group[0].axis if group[0].axis != "samples" else "drawn",
+                "accuracy",
+                "95% interval",
+                "from",
+                "",
+            ],
+            rows,
+        )
 
 
 def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bool) -> None:

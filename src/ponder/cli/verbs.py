@@ -27,6 +27,7 @@ from ponder.store.export import write as write_lines
 from ponder.types import Question, user
 
 if TYPE_CHECKING:
+    from ponder.cli.axes import Unit
     from ponder.learners.exports import Choice, Kind
 
 STUDY_FILE = "study.db"
@@ -112,34 +113,32 @@ async def solve_one(
     )
 
 
-def curve(folders: list[Path], png: Path | None, *, as_json: bool) -> None:
+def curve(paths: list[Path], png: Path | None, unit: Unit, *, as_json: bool) -> None:
     """Table and picture of one or several studies."""
-    from ponder.cli.curve import Curves, Point, series  # NumPy: a study on an endpoint needs none
+    from ponder.cli.compare import gather, say  # NumPy: a study on an endpoint needs none
+    from ponder.cli.curve import Point, series
     from ponder.scaling.figure import curve_figure
 
     if png is not None and png.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"curve: {png} must end in .png or .svg")
     points: list[Point] = []
-    for where in folders:
-        with ExitStack() as stack:
-            study, journal, table = open_study(where, stack)
-            curves = Curves(study, StudyStore(journal), table)
-            found = curves.points()
-            points += [replace(p, cell=f"{p.cell} | {where.name}") for p in found] if len(folders) > 1 else found
-            for note in dict.fromkeys(curves.notes):
-                print(f"ponder: {where}: {note}", file=sys.stderr)
+    for where in paths:
+        source = gather(where, unit)
+        found = [point for line in source.lines for point in line.points()]
+        points += [replace(p, cell=f"{p.cell} | {where.name}") for p in found] if len(paths) > 1 else found
+        say(f"{where}: {note}" for note in source.notes)
     if not points:
-        raise StudyError(f"{folders[0]}: holds no finished run; `ponder run {folders[0]}` first")
+        raise StudyError(f"{paths[0]}: holds no finished run; `ponder run {paths[0]}` first")
     output.curve_table(points, as_json=as_json)
     figures = series(points)
     for number, (cell, lines) in enumerate(figures.items()):
-        target = png or folders[0] / "curve.png"
+        target = png or (paths[0] / "curve.png" if paths[0].is_dir() else paths[0].with_suffix(".png"))
         if len(figures) > 1:
             target = target.with_name(f"{target.stem}-{number + 1}{target.suffix}")
         one = next(point for point in points if point.cell == cell)
         title, _, rest = cell.partition(" | ")
         caption = f"{rest.split(' | ')[0]}, {one.n} problems, {one.seeds} seed{'s' * (one.seeds > 1)}; bands: 95% bootstrap over problems"
-        curve_figure(lines, target, title=title, caption=caption)
+        curve_figure(lines, target, title=title, caption=caption, x_label=unit.label)
         print(f"ponder: picture in {target}", file=sys.stderr)
 
 

@@ -65,6 +65,7 @@ def curve_figure(
     caption: str = "",
     x_label: str = "tokens per question",
     y_label: str = "accuracy",
+    front: Sequence[tuple[float, float]] = (),
 ) -> Path:
     """Draw the series and write the file; nothing is shown and no display is needed.
 
@@ -75,6 +76,7 @@ def curve_figure(
         caption: one line below: problems, seeds, what the bands are.
         x_label: of the logarithmic axis.
         y_label: of the linear axis.
+        front: (x, y) of a Pareto front, x ascending, drawn as broad steps behind the lines.
 
     Returns:
         The path written.
@@ -113,6 +115,8 @@ def curve_figure(
         axes = figure.add_axes((LEFT, 0.155, 0.65, 0.735))
         _frame(axes, series, x_label, y_label)
         strategies = [one for one in series if one.kind == "strategy"]
+        if front:
+            _steps(axes, front)
         ends = [_line(axes, one, strategies.index(one) if one in strategies else len(strategies)) for one in series]
         _label_ends(axes, ends)
         figure.text(LEFT, 0.935, title, fontsize=13, weight="bold", color=INK)
@@ -149,6 +153,14 @@ def _line(axes: Axes, one: Series, number: int) -> tuple[Series, str]:
     return one, colour
 
 
+def _steps(axes: Axes, front: Sequence[tuple[float, float]]) -> None:
+    """The best that each cost buys, up to the right edge."""
+    x, y = [cost for cost, _ in front], [value for _, value in front]
+    axes.step(
+        [*x, axes.get_xlim()[1]], [*y, y[-1]], where="post", color="#F2D98B", linewidth=7, solid_capstyle="butt", zorder=0.5
+    )
+
+
 def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
@@ -162,7 +174,7 @@ def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> 
     else:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right / left >= 1000 else (1.0, 2.0, 5.0), numticks=20))
         axes.xaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=100))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = min(min(one.low) for one in series), max(max(one.high) for one in series)
     pad = max(0.03, 0.06 * (high - low))
@@ -217,9 +229,9 @@ def _clipped(name: str) -> str:
     return line if len(line) <= 30 else line[:29] + "…"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three digits and a unit: 1000 is 1k, 2500000 is 2.5M."""
-    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:.3g}{suffix}"
     return f"{value:.3g}"

@@ -34,11 +34,12 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event of a run, without payload. chains: digests."""
+    """One event of a run, without payload. samples, tokens, usage: spent by then; chains: digests."""
 
     kind: str
     samples: int
     tokens: int
+    usage: Usage
     chains: tuple[str, ...]
 
 
@@ -110,9 +111,12 @@ class StudyStore:
 
     def events(self, run: str) -> list[EventRecord]:
         """The events of a run, in logical order."""
-        found = self.journal.read("SELECT kind, samples, tokens, chains FROM events WHERE run = ? ORDER BY ord", [run])
-        lines = cast("list[tuple[str, int, int, str]]", found)
-        return [EventRecord(kind, samples, tokens, tuple(json.loads(chains))) for kind, samples, tokens, chains in lines]
+        found = self.journal.read("SELECT kind, samples, tokens, usage, chains FROM events WHERE run = ? ORDER BY ord", [run])
+        lines = cast("list[tuple[str, int, int, str, str]]", found)
+        return [
+            EventRecord(kind, samples, tokens, Usage(**json.loads(usage)), tuple(json.loads(chains)))
+            for kind, samples, tokens, usage, chains in lines
+        ]
 
     def _run(self, line: tuple[Value, ...]) -> RunRecord:
         self._check(line, f"run {line[0]!r}")
