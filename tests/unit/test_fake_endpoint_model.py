@@ -22,7 +22,7 @@ from ponder.testing.endpoint import (
     split_tokens,
 )
 from ponder.testing.endpoint.completions import Memory, complete
-from ponder.testing.endpoint.replies import Draw, Manner, continue_reply
+from ponder.testing.endpoint.replies import Draw, Manner, continue_reply, slipped
 from ponder.testing.endpoint.service import HttpRequest, Service
 from ponder.testing.endpoint.settings import Changes, settings_from_json, settings_to_json
 
@@ -87,6 +87,24 @@ def test_sampling_line_by_line_has_the_distribution_of_sampling_whole():
     assert all(within_three_errors(lengths[steps], 1500, 0.25) for steps in (1, 2, 3, 4))
     seen = answers(ends)
     assert all(within_three_errors(seen[answer], 1500, share) for answer, share in answer_distribution(QUESTION).items())
+
+
+@pytest.mark.parametrize(("correct", "slips"), [(1.0, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_a_reply_with_a_slip_is_never_correct_and_the_others_as_often_as_without(correct, slips):
+    right, manner = correct_answer(QUESTION), Manner(correct, slips=slips)
+    said = [(slipped(text), text.endswith(f"answer is {right}.")) for text in replies(2000, manner=manner)]
+    clean = sum((1 - slips) ** lines for lines in (1, 2, 3, 4)) / 4
+    assert (True, True) not in said
+    assert within_three_errors(sum(not slip for slip, _ in said), 2000, clean)
+    assert within_three_errors(sum(good for _, good in said), 2000, clean * correct)
+
+
+def test_a_slip_that_is_already_written_decides_the_answer():
+    wrong, fine = "Step 1: 12 + 3 = 16.\n", "Step 1: 12 + 3 = 15.\n"
+    manner, right = Manner(1.0, slips=0.25), correct_answer(QUESTION)
+    assert right not in answers(replies(200, wrong, manner))
+    assert f"{right}." not in replies(50, f"{wrong}The answer is ", manner)
+    assert set(replies(50, f"{fine}The answer is ", manner)) == {f"{right}."}
 
 
 def test_any_cut_of_a_reply_is_continued_to_one_well_formed_conclusion():

@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", help="names of the models to serve (default: fake)")
     parser.add_argument("--context", type=int, help="length of the context in tokens (default: 8192)")
     parser.add_argument("--correct", type=float, help="probability of a correct answer (default: 0.5)")
+    parser.add_argument("--slips", type=float, help="probability that a reasoning line is off by one (default: 0)")
     parser.add_argument("--separator", help="what joins the lines of a reply (default: a line break)")
     parser.add_argument("--weights", type=int, help="which weights stand behind the model's name")
     parser.add_argument("--fault-seed", type=int, help="seed of the faults that happen by chance")

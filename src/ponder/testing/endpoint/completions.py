@@ -312,7 +312,7 @@ class _Writer:
         if not isinstance(top, int | None):
             raise _invalid(f"the number of logprobs must be a whole number, not {top!r}.", "logprobs")
         return cls(
-            manner=Manner(settings.correct, settings.separator, dialect.thinking is not Thinking.PLAIN),
+            manner=Manner(settings.correct, settings.separator, dialect.thinking is not Thinking.PLAIN, settings.slips),
             thought_apart=dialect.thinking is Thinking.FIELD,
             cap=min(cap or room, room) if dialect.honours_max_tokens else 1 << 30,
             stops=tuple(filter(None, stops)),

@@ -10,12 +10,15 @@ The answer is drawn from `answer_distribution`, so that voting, verifying and pa
 The number of lines is uniform on 1..4. A partial reply is continued from where it ends (half a word included), and a
 reply that is sampled line by line has the same distribution as one sampled whole. A prompt with a line ``ECHO: xyz`` is
 answered by ``xyz`` exactly.
+
+With the setting `slips`, a reasoning line is off by one with that probability, and a reply with such a line never gives the correct
+answer: then its steps can be judged by their arithmetic, and a search over steps has something to find.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from math import log
@@ -28,6 +31,7 @@ _USER_TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
 _QUESTION = re.compile(r"QUESTION:(.*?)(?:<\|im_end\|>|$)", re.MULTILINE)
 _ECHO = re.compile(r"^ECHO: (.*?)(?:<\|im_end\|>)?$", re.MULTILINE)
 _CONCLUDED = re.compile(re.escape(CONCLUSION) + r"[^\n]*\.\s*$")
+_SUM = re.compile(r"(\d+) (\+|times) (\d+) (?:=|is) (\d+)\.")
 _TOKEN = re.compile(r"\s?\S{1,4}|\s")
 
 
@@ -75,11 +79,12 @@ def count_tokens(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the fake model writes: its chance of being right, what joins lines, whether it thinks between tags first."""
+    """How the fake model writes: its chance of being right, what joins lines, whether it thinks between tags first, how often a line slips."""
 
     correct: float = 0.5
     separator: str = "\n"
     thinks: bool = False
+    slips: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,8 @@ def continue_reply(before: str, partial: str, draw: Draw, manner: Manner) -> str
     if "</think>" in partial:
         rest = partial.rpartition("</think>")[2].lstrip()
         ahead = "" if rest or partial[-1].isspace() else "\n\n"
-        return ahead + _conclude(before, rest if CONCLUSION.startswith(rest[: len(CONCLUSION)]) else "", draw, manner)
+        line = rest if CONCLUSION.startswith(rest[: len(CONCLUSION)]) else ""
+        return ahead + _conclude(before, line, draw, manner, partial)
     thought = partial.partition("<think>")[2].lstrip()
     opening = "" if partial else "<think>\n"
     return opening + _write_lines(before, thought, draw, manner, close="\n</think>\n\n")
@@ -124,7 +130,7 @@ def _write_lines(before: str, partial: str, draw: Draw, manner: Manner, close: s
     *done, line = partial.split(manner.separator)
     written = sum(1 for text in done if text.strip())
     if line and close == manner.separator and CONCLUSION.startswith(line[: len(CONCLUSION)]):
-        return _conclude(before, line, draw, manner)
+        return _conclude(before, line, draw, manner, partial)
     ahead = ""
     if line:  # a line under way is brought to its full stop first
         ahead = "" if line.endswith(".") else f" makes {draw.chance[0]}."
@@ -132,24 +138,32 @@ def _write_lines(before: str, partial: str, draw: Draw, manner: Manner, close: s
     fewest = max(written, 1)
     # Uniform on what is still possible: then P(stop after k lines | k lines) does not depend on how they were sampled.
     total = fewest + draw.chance[1] % (MOST_LINES + 1 - fewest) if fewest < MOST_LINES else written
-    lines = [_reasoning(number, draw.chance[8 + 4 * number :]) for number in range(written + 1, total + 1)]
+    lines = [_reasoning(number, draw.chance[8 + 4 * number :], manner.slips) for number in range(written + 1, total + 1)]
     body = manner.separator.join(lines)
     if ahead or line:
         body = f"{ahead}{manner.separator}{body}" if lines else ahead
     if not body and not line:  # the partial reply ends with its own line break
         close = close.removeprefix(manner.separator).removeprefix("\n")
-    return body + close + _conclude(before, "", draw, manner)
+    return body + close + _conclude(before, "", draw, manner, partial + body)
 
 
-def _reasoning(number: int, chance: bytes) -> str:
-    left, right = chance[0] % 90 + 10, chance[1] % 90 + 2
+def slipped(text: str) -> bool:
+    """Whether a line of a reply is wrong in its arithmetic."""
+    found = _SUM.findall(text)
+    return any(int(a) + int(b) != int(c) if sign == "+" else int(a) * int(b) != int(c) for a, sign, b, c in found)
+
+
+def _reasoning(number: int, chance: bytes, slips: float) -> str:
+    left, right, off = chance[0] % 90 + 10, chance[1] % 90 + 2, chance[3] < 256 * slips
     if chance[2] % 2:
-        return f"Step {number}: {left} + {right} = {left + right}."
-    return f"Step {number}: {left} times {right} is {left * right}."
+        return f"Step {number}: {left} + {right} = {left + right + off}."
+    return f"Step {number}: {left} times {right} is {left * right + off}."
 
 
-def _conclude(before: str, line: str, draw: Draw, manner: Manner) -> str:
+def _conclude(before: str, line: str, draw: Draw, manner: Manner, reasoning: str) -> str:
     """The rest of the last line, of which `line` is written; digits that are already there restrict the draw."""
+    if manner.slips and slipped(reasoning):
+        manner = replace(manner, correct=0.0)
     if len(line) < len(CONCLUSION):
         typed, ahead = "", CONCLUSION[len(line) :]
     else:

@@ -25,6 +25,7 @@ class Changes(TypedDict, total=False):
     context: int
     correct: float
     separator: str
+    slips: float
     weights: int
     faults: Sequence[Fault]
     fault_seed: int
@@ -46,6 +47,8 @@ class Settings:
         models: Names of the models it serves; another name gives 404.
         context: Length of the context in tokens; a longer prompt gives 400.
         correct: Probability that a reply holds the correct answer, in [0, 1].
+        slips: Probability that a reasoning line is off by one, in [0, 1], in steps of 1/256; a reply with such a line is never correct, so that
+            a whole one is with probability correct * mean of (1 - slips)^k over k = 1..4.
         separator: What joins the lines of a reply, "\n" or "\n\n".
         weights: Which model answers: another number stands for other weights behind the same name.
         faults: The fault script.
@@ -64,6 +67,7 @@ class Settings:
     context: int = 8192
     correct: float = 0.5
     separator: str = "\n"
+    slips: float = 0.0
     weights: int = 0
     faults: tuple[Fault, ...] = ()
     fault_seed: int = 0
@@ -77,8 +81,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value:g}, must be above 0; leave it out for the default")
-        if not 0.0 <= self.correct <= 1.0:
-            raise ValueError(f"correct is {self.correct:g}, must lie in [0, 1]: it is a probability")
+        for name in ("correct", "slips"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name):g}, must lie in [0, 1]: it is a probability")
         if not self.models or not self.separator:
             raise ValueError("models and separator must not be empty")
 
