@@ -31,6 +31,12 @@ def test_the_python_of_the_readme_runs(capsys):
     assert capsys.readouterr().out.startswith("14 ")
 
 
+@pytest.mark.slow
+def test_the_python_of_the_scaling_page_runs():
+    for block in blocks(ROOT / "docs" / "scaling.md", "python"):
+        exec(compile(block, "docs/scaling.md", "exec"), {"__name__": "docs"})
+
+
 @pytest.mark.parametrize("name", names("strategies"))
 def test_every_strategy_has_a_page_with_cost_source_and_evidence(name):
     text = (ROOT / "docs" / "strategies" / f"{name}.md").read_text("utf-8")
