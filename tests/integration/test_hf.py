@@ -326,3 +326,62 @@ def test_a_cancelled_call_stops_and_the_next_one_is_served(folder):
 
     ((child,),) = asyncio.run(asyncio.wait_for(run(), 30))
     assert child.usage.completion <= 3
+
+
+def test_calls_that_wait_are_decoded_together_and_say_what_they_say_alone(folder, monkeypatch):
+    from ponder.policies.hf import _Engine
+
+    turns = []
+    plain = _Engine.run
+
+    def counted(self, rows, *rest):
+        turns.append(len(rows))
+        plain(self, rows, *rest)
+
+    asks = [Ask(root(f"{n} + {n} = ?"), (0, 1), "s") for n in range(5)]
+    sampling = Sampling(max_tokens=12)
+    alone = [sample(folder, [ask], sampling)[0] for ask in asks]
+    monkeypatch.setattr(_Engine, "run", counted)
+
+    async def run():
+        async with hf(str(folder)) as policy:
+            calls = [asyncio.ensure_future(policy.sample([ask], until=Until(), sampling=sampling)) for ask in asks]
+            other = asyncio.ensure_future(policy.sample([asks[0]], until=Until(), sampling=Sampling(max_tokens=3)))
+            await asyncio.sleep(0)
+            calls[1].cancel()
+            found = await asyncio.gather(*calls, other, return_exceptions=True)
+            return found[:-1], found[-1]
+
+    found, other = asyncio.run(run())
+    assert turns == [10, 2]  # five calls of two children, then the one of another kind
+    assert isinstance(found.pop(1), asyncio.CancelledError)
+    assert [[child.text for child in row] for (row,) in found] == [[c.text for c in alone[at]] for at in (0, 2, 3, 4)]
+    assert max(child.usage.completion for child in other[0]) <= 3
+
+
+def test_an_engine_that_fails_fails_everyone_who_waited_for_it_and_goes_on(folder, monkeypatch):
+    from ponder.errors import EndpointError
+    from ponder.policies.hf import _Engine
+
+    plain, broken = _Engine.run, [True]
+
+    def run_once_broken(self, *given):
+        if broken.pop() if broken else False:
+            raise RuntimeError("out of memory")
+        plain(self, *given)
+
+    monkeypatch.setattr(_Engine, "run", run_once_broken)
+
+    async def run():
+        async with hf(str(folder)) as policy:
+
+            def one():
+                return policy.sample([Ask(root(), (0,), "s")], until=Until(), sampling=Sampling(max_tokens=3))
+
+            failed = await asyncio.gather(one(), one(), return_exceptions=True)
+            return failed, await one()
+
+    failed, ((child,),) = asyncio.run(run())
+    assert [type(error) for error in failed] == [EndpointError, EndpointError]
+    assert "out of memory; try a smaller batch" in str(failed[0])
+    assert child.usage.completion <= 3

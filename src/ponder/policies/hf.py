@@ -20,7 +20,6 @@ import importlib.util
 import json
 import math
 import struct
-import threading
 import time
 from array import array
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +68,7 @@ def hf(model: str, device: str = "cpu", dtype: str = "float32", batch: int = 16)
 
 @dataclass(slots=True, eq=False)
 class HF:
-    """See `hf`. Loads when entered; one thread of its own computes, one call after another."""
+    """See `hf`. Loads when entered; one thread of its own computes, and what waits for it meanwhile is decoded together."""
 
     model: str
     folder: Path
@@ -79,6 +78,8 @@ class HF:
     _info: PolicyInfo | None = field(default=None, init=False, repr=False)
     _engine: _Engine | None = field(default=None, init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+    _waiting: list[_Call] = field(default_factory=list, init=False, repr=False)
+    _turns: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     @property
     def info(self) -> PolicyInfo:
@@ -113,8 +114,7 @@ class HF:
         Raises `EndpointError` if the engine fails (out of memory), `CapabilityError` on a prompt with parts that are not text. A call
         that is cancelled stops at its next token.
         """
-        engine, thread = self._engine, self._thread
-        if engine is None or thread is None:
+        if self._engine is None:
             raise UsageError(f"hf({self.model!r}) is not open: use it inside `async with hf(...) as policy`")
         rows = [
             _Row(at, ask.chain, pool.seed(index), room(ask.chain, sampling))
@@ -122,22 +122,59 @@ class HF:
             for pool in (ask.pool(self.info.fingerprint, until, sampling),)
             for index in ask.indices
         ]
-        stop = threading.Event()
+        call = _Call(rows, until, sampling, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._take_turns())
         try:
-            await asyncio.get_running_loop().run_in_executor(thread, engine.run, rows, until, sampling, self.batch, stop)
+            await call.written
         except RuntimeError as error:  # torch's own, out of memory among them
             raise EndpointError(f"{self.info.name}: {error}; try a smaller batch ({self.batch})") from error
         finally:
-            stop.set()
+            for row in rows:
+                row.done = True
         children: list[list[Chain]] = [[] for _ in asks]
         for row in rows:
             children[row.ask].append(row.child(sampling.logprobs))
         return children
 
+    async def _take_turns(self) -> None:
+        """Compute what waits, in order; calls of one kind that came meanwhile are decoded together, as far as a batch holds them."""
+        while self._waiting:
+            head, together, size = self._waiting[0], [], 0
+            for call in self._waiting:
+                if size < self.batch and (call.until, call.sampling) == (head.until, head.sampling):
+                    together.append(call)
+                    size += len(call.rows)
+            self._waiting = [call for call in self._waiting if call not in together]
+            rows = [row for call in together for row in call.rows if not row.done]
+            failed = None
+            try:
+                engine, loop = cast("_Engine", self._engine), asyncio.get_running_loop()
+                await loop.run_in_executor(self._thread, engine.run, rows, head.until, head.sampling, self.batch)
+            except Exception as error:  # whatever it is, it belongs to those who asked
+                failed = error
+            for call in together:
+                if not call.written.done():
+                    call.written.set_exception(failed) if failed else call.written.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """What one caller waits for."""
+
+    rows: list[_Row]
+    until: Until
+    sampling: Sampling
+    written: asyncio.Future[None]
+
 
 @dataclass(slots=True)
 class _Row:
-    """A child in the making. `cap` is what the chain may still write; `text` holds one piece for each token in `ids`."""
+    """A child in the making. `cap` is what the chain may still write; `pieces` holds the text of each token in `ids`.
+
+    A row that is `done` is written no further; a caller that goes away marks its rows so.
+    """
 
     ask: int
     chain: Chain
@@ -178,14 +215,14 @@ class _Engine:
     anchor: list[int]
     alone: dict[int, str] = field(default_factory=dict)
 
-    def run(self, rows: list[_Row], until: Until, sampling: Sampling, batch: int, stop: threading.Event) -> None:
+    def run(self, rows: list[_Row], until: Until, sampling: Sampling, batch: int) -> None:
         """Write every row to its end, `batch` of them together."""
         import torch
 
-        encoded = {row.ask: self._encode(row.chain) for row in rows}
+        encoded = {chain.digest: self._encode(chain) for chain in {row.chain.digest: row.chain for row in rows}.values()}
         ready = []
         for row in rows:
-            row.prompt = len(encoded[row.ask])
+            row.prompt = len(encoded[row.chain.digest])
             if row.prompt >= self.context:
                 row.end("error")
             elif row.cap == 0:
@@ -194,21 +231,19 @@ class _Engine:
                 ready.append(row)
         with torch.inference_mode():
             for first in range(0, len(ready), batch):
-                if stop.is_set():
-                    return
-                group, begun = ready[first : first + batch], time.perf_counter()
-                self._decode(group, encoded, until, sampling, stop)
+                group, begun = [row for row in ready[first : first + batch] if not row.done], time.perf_counter()
+                if not group:
+                    continue
+                self._decode(group, encoded, until, sampling)
                 for row in group:
                     row.seconds = (time.perf_counter() - begun) / len(group)
 
-    def _decode(
-        self, rows: list[_Row], encoded: dict[int, list[int]], until: Until, sampling: Sampling, stop: threading.Event
-    ) -> None:
-        """The sampling loop. Prompts are padded on the left and read once for all children of an ask."""
+    def _decode(self, rows: list[_Row], encoded: dict[str, list[int]], until: Until, sampling: Sampling) -> None:
+        """The sampling loop. Prompts are padded on the left and read once for all children of a chain."""
         import torch
         from transformers import DynamicCache
 
-        asks = list(dict.fromkeys(row.ask for row in rows))
+        asks = list(dict.fromkeys(row.chain.digest for row in rows))
         width = max(len(encoded[ask]) for ask in asks)
         ids = torch.zeros((len(asks), width), dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -218,13 +253,13 @@ class _Engine:
         ids, mask = ids.to(self.device), mask.to(self.device)
         cache = DynamicCache(config=self.model.config)
         logits = self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
-        spread = torch.tensor([asks.index(row.ask) for row in rows], device=self.device)
+        spread = torch.tensor([asks.index(row.chain.digest) for row in rows], device=self.device)
         cache.reorder_cache(spread)
         mask, logits = mask[spread], logits[spread.cpu().numpy()]
         for before, row in zip([None, *rows], rows, strict=False):
-            row.cached = row.prompt if before is not None and before.ask == row.ask else 0
-        live, readers = rows, [_Reader(self, encoded[row.ask][-8:]) for row in rows]
-        while not stop.is_set():
+            row.cached = row.prompt if before is not None and before.chain.digest == row.chain.digest else 0
+        live, readers = rows, [_Reader(self, encoded[row.chain.digest][-8:]) for row in rows]
+        while True:
             chosen = _draw(logits, live, sampling)
             logprobs = log_softmax(logits)
             for row, reader, token, own in zip(live, readers, chosen, logprobs, strict=True):
