@@ -29,6 +29,7 @@ from ponder.store import StudyStore
 from ponder.types import JSON
 
 COLUMNAR = ".parquet"
+LONGEST = 160  # characters of a name: a sentence has two of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +103,25 @@ def gather(path: Path, unit: Unit) -> Source:
 
 
 def report(paths: Sequence[Path], unit: Unit) -> Report:
-    """Gather, group, compare. Raises `StudyError` where there is no curve, and as `gather`."""
-    sources = tuple(gather(path, unit) for path in paths)
+    """Gather, group, compare. Raises as `gather` and `compared`."""
+    return compared([gather(path, unit) for path in paths], unit)
+
+
+def compared(sources: Sequence[Source], unit: Unit) -> Report:
+    """Group and compare what was gathered. Raises `StudyError` where there is no curve, or none that costs anything on the axis."""
     found: dict[str, list[tuple[Source, Line]]] = {}
     for source in sources:
         for line in source.lines:
             found.setdefault(line.task, []).append((source, line))
     if not found:
-        raise StudyError(f"{paths[0]}: holds no finished run; `ponder run {paths[0]}` first")
+        raise StudyError(f"{sources[0].path}: holds no finished run; `ponder run {sources[0].path}` first")
     notes = [f"{source.path.name}: {note}" for source in sources for note in source.notes]
     groups = [group for lines in found.values() if (group := _group(lines, len(sources) > 1, unit, notes)) is not None]
     if not groups:
-        raise StudyError(f"{paths[0]}: no curve has a cost on the axis {unit.axis}; choose another --axis")
+        raise StudyError(f"{sources[0].path}: no curve has a cost on the axis {unit.axis}; choose another --axis")
     corrected = corrected_together([group.comparisons for group in groups])
     groups = [replace(group, comparisons=tuple(those)) for group, those in zip(groups, corrected, strict=True)]
-    return Report(unit, sources, tuple(groups), sum(map(len, corrected)), tuple(dict.fromkeys(notes)))
+    return Report(unit, tuple(sources), tuple(groups), sum(map(len, corrected)), tuple(dict.fromkeys(notes)))
 
 
 def figure_series(group: Group) -> list[Series]:
@@ -180,6 +185,7 @@ def _names(found: Sequence[tuple[Source | None, Line]]) -> list[str]:
     for row, (_, line) in zip(rows, found, strict=True):
         rest = ", ".join(row[at] for at in differ if row[at])
         name = f"{line.strategy} [{rest}]" if rest else line.strategy
+        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         names.append(name if name not in names else f"{name} #{names.count(name) + 1}")
     return names
 

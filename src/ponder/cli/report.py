@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 Cells: TypeAlias = dict[str, object]
 
 LARGEST = 3_000_000
-"""Bytes of a page. Heat maps are drawn coarser until it is no larger."""
-COLUMNS = 240
-"""Most columns of a heat map; more problems share them."""
+"""Bytes of a page."""
+COARSER = ((240, 5000), (60, 500), (10, 50))
+"""Most columns of a heat map (more problems share them) and most rows of a table of comparisons, until a page is small enough."""
 APART = 12
 """Problems shown one by one."""
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,15 +43,14 @@ SVG = "http://www.w3.org/2000/svg"
 
 def write_html(report: Report, path: Path) -> int:
     """Write the page; returns its bytes. Raises `DataError` where it cannot be written, or cannot be made small enough."""
-    columns, most = COLUMNS, 100_000
-    while len(text := html(report, columns=columns, rows=most).encode("utf-8")) > LARGEST:
-        columns, most = columns // 2, min(most, 2000) // 2
-        if most < 10:
-            raise DataError(
-                f"{path}: the page would have {len(text):,} bytes, at most {LARGEST:,} are allowed; compare fewer studies"
-            )
-    _write(path, text.decode("utf-8"))
-    return len(text)
+    size = 0
+    for columns, rows in COARSER:
+        text = html(report, columns=columns, rows=rows)
+        size = len(text.encode("utf-8"))
+        if size <= LARGEST:
+            _write(path, text)
+            return size
+    raise DataError(f"{path}: the page would have {size:,} bytes, at most {LARGEST:,} are allowed; compare fewer studies")
 
 
 def write_markdown(report: Report, path: Path) -> None:
@@ -68,8 +67,8 @@ def draw(report: Report, path: Path) -> list[Path]:
     return drawn
 
 
-def html(report: Report, *, columns: int = COLUMNS, rows: int = 100_000) -> str:
-    """The page. columns: of a heat map at most; rows: of a table of comparisons at most."""
+def html(report: Report, *, columns: int = COARSER[0][0], rows: int = COARSER[0][1]) -> str:
+    """The page. columns: of a heat map at most; rows: of a table of comparisons at most, the decided ones first where some are left out."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -124,8 +123,8 @@ def markdown(report: Report) -> str:
 
 
 def shown(text: str, longest: int) -> str:
-    """Text that a page may show: no control, direction-changing or unpaired surrogate character, and of bounded length."""
-    kept = clean(text[: 4 * longest])
+    """Text that a page and XML may hold: no control, direction-changing or unpaired surrogate character, and of bounded length."""
+    kept = re.sub("[\\ufdd0-\\ufdef\\ufffe\\uffff]", "", clean(text[: 4 * longest]))
     return kept if len(kept) <= longest and len(text) <= 4 * longest else f"{kept[: longest - 1]}…"
 
 
@@ -176,8 +175,9 @@ def _group(report: Report, group: Group, number: int, columns: int, rows: int) -
         "findings": [shown(text, 1200) for text in findings(report, group)],
         "figure": _svg(report, group, f"f{number}-"),
         "points": _points(group),
-        "comparisons": _comparisons(group)[:rows],
-        "heat": _heat(group, max(10, columns)),
+        "comparisons": _most(_comparisons(group), rows),
+        "left_out": max(0, len(group.comparisons) - rows),
+        "heat": _heat(group, columns),
         "apart": _apart(group),
     }
 
@@ -215,7 +215,7 @@ def _points(group: Group) -> list[Cells]:
             "value": decimals(point.value),
             "interval": f"[{decimals(point.low)}, {decimals(point.high)}]",
             "front": "front" if (at, place) in best else "",
-            "how": "all subsets of the slice" if point.how == "subsets" else "runs",
+            "how": "all subsets" if point.how == "subsets" else "runs",
             "bound": point.bound,
         }
         for at, points in enumerate(group.points)
@@ -239,6 +239,10 @@ def _comparisons(group: Group) -> list[Cells]:
         }
         for one in group.comparisons
     ]
+
+
+def _most(rows: list[Cells], most: int) -> list[Cells]:
+    return rows if len(rows) <= most else sorted(rows, key=lambda row: not row["decided"])[:most]
 
 
 def _heat(group: Group, most: int) -> Cells:

@@ -1,0 +1,162 @@
+"""What a comparison says of small hand-made studies, word for word; which curves meet, and what is left out and said."""
+
+from __future__ import annotations
+
+import json
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ponder.cli.axes import COUNTS, Unit, on_axis, price_of
+from ponder.cli.compare import Source, accuracies, compared, front_points, report
+from ponder.cli.curve import Line
+from ponder.cli.findings import decimals, findings, method, p_text
+from ponder.cli.main import run_app
+from ponder.core import Price
+from ponder.errors import StudyError, UsageError
+from studies import options
+
+
+def line(strategy, costs, right, *, of=40, cell="lab | p | t=1", task="task", bound=False, ids=None):
+    """A curve whose size number k solves the first right[k] of the problems."""
+    values = np.stack([(np.arange(of) < n).astype(float) for n in right], axis=1)
+    spent = np.zeros((of, len(costs), len(COUNTS)))
+    spent[:, :, COUNTS.index("completion")] = costs
+    spent[:, :, COUNTS.index("prompt")] = 100
+    names = tuple(ids or (f"q{i}" for i in range(of)))
+    return Line(
+        cell, strategy, "runs", bound, 1, list(range(1, 1 + len(costs))), values, spent[:, :, 3], spent, names, task, "print"
+    )
+
+
+def found(*lines, unit=None, **more):
+    return compared([Source(Path("one"), lines, **more)], unit or Unit())
+
+
+def test_a_pair_that_crosses_is_told_in_one_sentence():
+    """a solves 10 of 40 for 1,000 tokens and 36 for 4,000; b solves 26 for any. p by hand: 2 / 2^16, 2 / 2^10; Holm over three."""
+    told = found(line("a", [1000, 4000], [10, 36]), line("b", [500, 8000], [26, 26]))
+    [group] = told.groups
+    first, middle, last = group.comparisons
+    assert (first.difference.value, first.p, first.holm) == (-0.4, 2 / 2**16, 3 * 2 / 2**16)
+    assert middle.difference.value == pytest.approx((16 * (1 / 3 - 1) + 10 / 3) / 40)
+    ways = [(i, j) for i in range(17) for j in range(11) if abs(2 * (2 * i - 16) - (2 * j - 10)) >= 22]
+    assert middle.p == pytest.approx(sum(comb(16, i) * comb(10, j) for i, j in ways) / 2**26, abs=0.003)
+    assert (last.difference.value, last.p, last.holm) == (0.25, 2 / 2**10, 2 * 2 / 2**10)
+    assert findings(told, group) == [
+        "Pareto front, cheapest first: b at 500 tokens (accuracy .650), then a at 4k tokens (accuracy .900).",
+        "a beats b from 4k tokens up, by .250 [.125, .400] (p = .002, Holm = .004) at 4k; "
+        "loses up to 2k tokens, by .183 [.058, .317] (p = .014, Holm = .014) at 2k.",
+    ]
+
+
+def test_who_wins_at_the_largest_decided_cost_is_the_subject():
+    told = found(line("a", [10, 90], [4, 8]), line("b", [10, 90], [4, 36]))
+    assert findings(told, told.groups[0])[1].startswith("b beats a from 20 tokens up, by .700 [")
+    assert findings(told, told.groups[0])[1].endswith("at 90; undecided at 10.")
+
+
+def test_no_difference_is_no_finding():
+    told = found(line("a", [10, 90], [4, 8]), line("b", [10, 90], [5, 9]), line("c", [90], [8]))
+    assert findings(told, told.groups[0])[1:] == [
+        "a and b: no difference is established from 10 to 90 tokens; -.025 [-.075, .000] (p = 1.000, Holm = 1.000) at 90.",
+        "a and c reach the same on every problem at 90 tokens.",
+        "b and c: no difference is established at 90 tokens; +.025 [.000, .075] (p = 1.000, Holm = 1.000) at 90.",
+    ]
+
+
+def test_a_sentence_counts_every_comparison_of_the_report():
+    """p = 2 / 2^7 alone is established; beside a second task with as many comparisons it is not."""
+    pair = line("a", [10], [0]), line("b", [10], [7])
+    assert "beats" in findings(alone := found(*pair), alone.groups[0])[1]
+    others = [line(name, [10], [0], task="other") for name in "abc"]
+    both = found(*pair, *others)
+    assert both.tests == 4
+    assert "no difference is established" in findings(both, both.groups[0])[1]
+    assert any(text.startswith("4 comparisons were made.") for text in method(both))
+
+
+def test_bounds_are_neither_compared_nor_on_the_front():
+    told = found(line("a", [10], [10]), line("pass@k", [5], [30], bound=True))
+    [group] = told.groups
+    assert group.comparisons == ()
+    assert front_points(group) == [(10.0, 0.25)]
+    assert len(group.points) == 2
+
+
+def test_studies_meet_over_the_problems_that_all_have_whatever_their_order():
+    a = line("a", [10], [3], of=4, ids=("q0", "q1", "q2", "q3"))
+    b = line("a", [10], [2], of=4, ids=("q3", "q2", "q1", "q9"), cell="lab | other | t=1")
+    told = compared([Source(Path("x/one"), (a,)), Source(Path("x/two"), (b,))], Unit())
+    [group] = told.groups
+    assert group.ids == ("q1", "q2", "q3")
+    assert accuracies(group).tolist() == [[1, 1, 0], [0, 1, 1]]
+    assert [entry.name for entry in group.entries] == ["a [one, p]", "a [two, other]"]
+    assert told.notes == ("lab: 3 of 4 problems are in all curves, and only they are compared",)
+
+
+def test_curves_that_look_alike_keep_names_of_their_own():
+    told = found(line("a", [10], [3]), line("a", [10], [4]))
+    assert [entry.name for entry in told.groups[0].entries] == ["a", "a #2"]
+
+
+def test_other_problems_are_another_group():
+    told = found(line("a", [10], [3]), line("b", [10], [4], task="other"))
+    assert [len(group.entries) for group in told.groups] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "cost"),
+    [
+        (Unit("tokens"), 10.0),
+        (Unit("completion"), 10.0),
+        (Unit("prompt"), 100.0),
+        (Unit("flops", parameters=3), 2 * 3 * 110.0),
+        (Unit("money", price=Price(1.0, 0.5, 4.0)), (100 + 40) / 1e6),
+    ],
+)
+def test_an_axis_converts_what_was_spent(unit, cost):
+    [one] = on_axis([line("a", [10], [1])], (), unit)
+    assert one.costs_K.tolist() == pytest.approx([cost])
+    assert [(p.axis, p.tokens) for p in one.points()] == [(unit.axis, 10.0)]
+
+
+def test_an_axis_that_needs_what_nobody_knows_says_what_to_give():
+    with pytest.raises(UsageError, match="the size of p is not known here; give --parameters N"):
+        on_axis([line("a", [10], [1])], (), Unit("flops"))
+    with pytest.raises(UsageError, match="the price of p is not known here; give --price"):
+        on_axis([line("a", [10], [1])], (), Unit("money"))
+    with pytest.raises(StudyError, match="no curve has a cost on the axis seconds"):
+        found(*on_axis([line("a", [10], [1])], (), Unit("seconds")), unit=Unit("seconds"))
+    assert price_of("1,2") == Price(1.0, 1.0, 2.0)
+    assert price_of("1,2,0.5") == Price(1.0, 0.5, 2.0)
+    for text in ("1", "a,b", "1,2,3,4", "1,-2", "1,inf"):
+        with pytest.raises(UsageError, match="price"):
+            price_of(text)
+
+
+def test_numbers_are_written_short():
+    assert [decimals(x) for x in (0.04, -0.0125, 1.0, -1.0, 0.0, -0.0001)] == [".040", "-.013", "1.000", "-1.000", ".000", ".000"]
+    assert [p_text(p) for p in (0.0009, 0.001, 0.05, 1.0)] == ["< .001", "= .001", "= .050", "= 1.000"]
+
+
+@pytest.mark.slow
+def test_the_verb_compares_studies_of_its_own_making(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_app(["run", *options("self_consistency(n=8)", "first_finish(n=4)"), "--out", "one"]) == 0
+    assert run_app(["run", *options("adaptive_consistency(n=8, batch=2)"), "--out", "two"]) == 0
+    capsys.readouterr()
+    files = ["--html", "r.html", "--markdown", "r.md", "--png", "r.svg"]
+    assert run_app(["compare", "one", "two", "--json", *files]) == 0
+    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert {(one["a"], one["b"]) for one in lines} >= {("self_consistency [one]", "adaptive_consistency [two]")}
+    assert all(one["n"] == 12 and 0 < one["p"] <= one["holm"] <= 1 for one in lines)
+    assert all((tmp_path / name).stat().st_size for name in ("r.html", "r.md", "r.svg"))
+    assert run_app(["compare", "one", "--axis", "flops"]) == 0
+    assert "Pareto front, cheapest first" in capsys.readouterr().out
+    told = report([Path("one")], Unit("samples"))
+    assert told.groups[0].entries[0].line.costs_K.tolist() == [1, 2, 4, 8]
+    assert told.sources[0].questions["maze-0"].startswith("Maze 0")
+    assert set(told.sources[0].answers) >= {("self_consistency", "maze-0"), ("first_finish", "maze-11")}
