@@ -56,7 +56,13 @@ def gather(studies: Sequence[Path], *, share: float, seed: int, step: str, disti
 
 def scores_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Score]:
     """What a verifier says of each sample, in order, without a bank. A verifier that needs the run's own policy has none here."""
-    chains = [Chain(sample.prompt, tuple(Step(step) for step in sample.steps), sample.finish) for sample in samples]
+    return scores_of_chains(
+        verifier, [Chain(sample.prompt, tuple(Step(step) for step in sample.steps), sample.finish) for sample in samples]
+    )
+
+
+def scores_of_chains(verifier: Verifier, chains: Sequence[Chain]) -> list[Score]:
+    """What a verifier says of each chain, in order, without a bank."""
     found: list[Score] = []
 
     @dataclass(frozen=True)
