@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ponder.cli.circle import label
 from ponder.cli.em import Loop
 from ponder.cli.hints import answer_of, hinted
 from ponder.cli.loop import loop_of, read
-from ponder.errors import DataError, StudyError, UsageError
+from ponder.cli.rounds import sampled_tokens
+from ponder.errors import CorruptError, DataError, LockedError, StoreError, StudyError, UsageError
 from ponder.graders.countdown import check
 from ponder.learners.em import METHODS
 from ponder.learners.exports import read_stepwise
@@ -69,9 +71,86 @@ def test_a_lost_policy_is_trained_again_from_the_banked_samples_to_the_same_byte
 
 
 def test_a_folder_with_other_settings_is_refused(loop):
+    loop.out.mkdir()
     loop._keep_settings()
     with pytest.raises(UsageError, match=r"holds a loop with another seed \(0, not 1\); give another --out"):
         list(replace(loop, seed=1).run())
+
+
+def test_a_verifiers_recipe_and_the_weights_of_the_base_are_settings_too(loop, tmp_path):
+    loop = replace(loop, base=Path(shutil.copytree(loop.base, tmp_path / "same")))
+    loop.out.mkdir()
+    loop._keep_settings()
+    loop._keep_settings()
+    with pytest.raises(UsageError, match=r"holds a loop with another verifier_recipe "):
+        replace(loop, verifier_recipe=Recipe(batch=9))._keep_settings()
+    shutil.copyfile(locate("lab:base") / "model.safetensors", loop.base / "model.safetensors")
+    with pytest.raises(UsageError, match=r"holds a loop with another weights "):
+        loop._keep_settings()
+
+
+def test_two_processes_never_work_on_one_loop(loop):
+    first = loop.run()
+    next(first)
+    with pytest.raises(LockedError, match=r"out: in use by process \d+"):
+        next(loop.run())
+    first.close()
+    assert next(loop.run()).round == 0
+
+
+def test_what_no_loop_wrote_is_refused(loop, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file: cannot be written"):
+        next(replace(loop, out=tmp_path / "file").run())
+    loop.out.mkdir()
+    (loop.out / "em.json").write_text("[]")
+    with pytest.raises(CorruptError, match=r"em.json: is not what a loop wrote"):
+        next(loop.run())
+
+
+def test_a_killed_training_is_done_again_and_its_remains_go(loop):
+    before = list(loop.run())
+    weights = (loop.policy(1) / "model.safetensors").read_bytes()
+    shutil.rmtree(loop.policy(1))
+    remains = loop.policy(1).with_name(".policy-killed")
+    remains.mkdir()
+    (remains / "model.safetensors").write_bytes(weights[:1000])
+    assert [replace(one, train_flops=0) for one in loop.run()] == [replace(one, train_flops=0) for one in before]
+    assert (loop.policy(1) / "model.safetensors").read_bytes() == weights
+    assert not remains.exists()
+    (loop.policy(1) / "card.json").write_text("{")
+    with pytest.raises(
+        CorruptError, match=r"card.json: is not what a training wrote .*; remove .*policy, and it is trained again"
+    ):
+        list(loop.run())
+
+
+def test_measuring_is_on_the_bill(loop):
+    reports = list(loop.run())
+    spent = [sampled_tokens(loop.out / f"round-{number}" / "eval") for number in (0, 1)]
+    assert [one.held_out_tokens for one in reports] == [spent[0], sum(spent)]
+    assert min(spent) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slice": 0}, r"loop: slice = 0 samples of each held-out problem must be at least 1"),
+        ({"seed": -1}, r"loop: seed = -1 must lie in \[0, 2\*\*31\)"),
+        ({"search": ("best_of_n(n=4, verifier={verifier})",)}, r"search names \{verifier\}, and no verifier is trained"),
+    ],
+)
+def test_a_loop_that_cannot_be_is_refused_before_anything_is_spent(loop, change, message):
+    with pytest.raises(UsageError, match=message):
+        replace(loop, **change)
+
+
+def test_two_training_problems_under_one_id_are_an_error(loop, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": f"What is {name}?", "answer": "1"}))
+    tasks = tuple(f"jsonl({str(tmp_path / name)!r})" for name in ("one.jsonl", "two.jsonl"))
+    with pytest.raises(DataError, match=r"two training problems bear the id '1' .* different ids, as with jsonl\(path, id=...\)"):
+        next(replace(loop, tasks=tasks).run())
 
 
 def test_a_held_out_problem_among_the_training_problems_is_an_error(loop):
@@ -138,7 +217,15 @@ def test_a_file_that_labels_cannot_be_written_to_is_refused_before_anything_is_s
         ("tasks = [", r"is not TOML"),
         ("dev = 'countdown'", r"tasks: Field required"),
         ("tasks = ['countdown']\ndev = 'chain'\nmethod = 'magic'", r"there is no method 'magic'; there are star, rest"),
-        ("tasks = ['countdown']\ndev = 'chain'\n[em]\nround = 2", r"unexpected keyword argument 'round'"),
+        (
+            "tasks = ['countdown']\ndev = 'chain'\n[em]\nround = 2",
+            r"loop: \[em\] has no field 'round'; there are rounds, samples",
+        ),
+        ("tasks = ['countdown']\ndev = 'chain'\nslice = true", r"slice: Input should be a valid integer"),
+        ("tasks = ['countdown']\ndev = 'chain'\n[em]\nrounds = '2'", r"loop: em.rounds = '2': Input should be a valid integer"),
+        ("tasks = ['countdown']\ndev = 'chain'\n[em]\nrestart = 'no'", r"em.restart = 'no': Input should be a valid boolean"),
+        ("tasks = ['countdown']\ndev = 'chain'\n[recipe]\nbatch = 2.5", r"recipe.batch = 2.5: Input should be a valid integer"),
+        ("tasks = ['countdown']\ndev = 'chain'\n[verifier_recipe]\nlora_rank = true", r"verifier_recipe.lora_rank = True"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_with_the_place(tmp_path, text, message):

@@ -83,6 +83,9 @@ def test_the_best_round_is_the_earliest_of_the_highest():
     ("given", "message"),
     [
         ({"rounds": 0}, r"^em: rounds = 0 must be at least 1$"),
+        ({"pairs": 0}, r"^em: pairs = 0 must be at least 1$"),
+        ({"patience": -1}, r"^em: patience = -1 must be at least 0$"),
+        ({"temperature": float("nan")}, r"temperature = nan must lie in \[0, 100\]"),
         ({"dedupe": "words"}, r"^em: dedupe = 'words' must be none, chain or derivation$"),
         ({"beside": "judge"}, r"^em: beside = 'judge' must be empty, preference, outcome or process$"),
         ({"verifier": "confidence", "samples": 1}, r"^em: a verifier that chooses among 1 sample has no choice"),

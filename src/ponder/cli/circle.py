@@ -241,13 +241,23 @@ def report(loop: Loop, *, as_json: bool) -> None:
             print(f"ponder: round {one.round}: pass@1 {one.pass_at[1]:.3f}", file=sys.stderr)
     if not as_json:
         ks = sorted(reports[0].pass_at)
-        head = ["round", "kept", "sampled tokens", "trained tokens", "FLOPs", *(f"pass@{k}" for k in ks), "entropy"]
+        head = [
+            "round",
+            "kept",
+            "sampled tokens",
+            "trained tokens",
+            "held-out tokens",
+            "FLOPs",
+            *(f"pass@{k}" for k in ks),
+            "entropy",
+        ]
         rows = [
             [
                 str(one.round),
                 str(one.kept),
                 f"{one.sampled_tokens:,}",
                 f"{one.trained_tokens:,}",
+                f"{one.held_out_tokens:,}",
                 f"{one.train_flops:.2g}",
                 *(f"{one.pass_at[k]:.3f}" for k in ks),
                 f"{one.entropy:.3f}",

@@ -12,6 +12,8 @@ Every part is a study or a finished folder, so a loop that was stopped goes on w
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +26,13 @@ from ponder.cli.hints import hinted, original
 from ponder.cli.rounds import Measured, measured, run_study, sampled_tokens
 from ponder.cli.runner import parse_policy
 from ponder.cli.study import Study, check
-from ponder.errors import DataError, UsageError
+from ponder.errors import CorruptError, DataError, UsageError
 from ponder.learners.datasets import Sample, check_split, distinct, pairs
 from ponder.learners.em import EM, Found, Report, best, e_step, stalled, unsolved
 from ponder.store import Journal, StudyStore
 from ponder.store.export import write as write_lines
-from ponder.types import Chain, Step
+from ponder.store.journal import take
+from ponder.types import Chain, Message, Step
 
 if TYPE_CHECKING:
     from ponder.learners.training import Recipe, Trained
@@ -58,9 +61,29 @@ class Loop:
     max_tokens: int | None = None
     resume: str = ""
 
+    def __post_init__(self) -> None:
+        if self.slice < 1:
+            raise UsageError(f"loop: slice = {self.slice} samples of each held-out problem must be at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise UsageError(f"loop: seed = {self.seed} must lie in [0, 2**31)")
+        if not self.em.beside and any("{verifier}" in spec for spec in self.search):
+            raise UsageError(
+                "loop: search names {verifier}, and no verifier is trained: give em.beside, such as 'process', or name another"
+            )
+
     def run(self) -> Iterator[Report]:
-        """One report a round, the base's first; ends early as `EM.patience` says."""
+        """One report a round, the base's first; ends early as `EM.patience` says.
+
+        Raises `LockedError` while another process is at work in the folder, `CorruptError` for files in it that no loop wrote.
+        """
         self._check_problems()
+        lock = take(self.out / "em.json")
+        try:
+            yield from self._rounds()
+        finally:
+            os.close(lock)
+
+    def _rounds(self) -> Iterator[Report]:
         self._keep_settings()
         reports = [self._report(0, self.base, 0, 0, 0, 0.0)]
         yield reports[-1]
@@ -131,11 +154,19 @@ class Loop:
         return cost, len(kept)
 
     def _once(self, folder: Path, train: Callable[[], Trained]) -> Facts:
-        """What training cost; a folder that is there is a training that is done."""
-        if not folder.is_dir():
+        """What training cost; a folder with its card is a training that is done."""
+        for stopped in folder.parent.glob(f".{folder.name}-*"):  # a process that was killed had no time to
+            shutil.rmtree(stopped, ignore_errors=True)
+        card = folder / "card.json"
+        if not card.is_file():
             train()
-        cost = json.loads((folder / "card.json").read_text("utf-8"))["training"]["cost"]
-        return Facts(cost["tokens"], cost["flops"])
+        try:
+            cost = json.loads(card.read_text("utf-8"))["training"]["cost"]
+            return Facts(cost["tokens"], cost["flops"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptError(
+                f"{card}: is not what a training wrote ({error!r}); remove {folder}, and it is trained again"
+            ) from None
 
     def _beside(self, number: int) -> Trained:
         """The round's verifier, from the samples of all rounds so far."""
@@ -155,8 +186,8 @@ class Loop:
                 from ponder.learners.labels import from_samples, soft
                 from ponder.learners.process import train_process
 
-                chains = {(one.problem, one.steps): soft(one) for one in from_samples(pool)}
-                return train_process(self.base, list(chains.values()), target, recipe=self.verifier_recipe, seed=seed)
+                chains = list(dict.fromkeys(soft(one) for one in from_samples(pool)))
+                return train_process(self.base, chains, target, recipe=self.verifier_recipe, seed=seed)
 
     def _chosen(self, number: int) -> frozenset[tuple[str, str]]:
         """What the verifier chose in the rounds that are trained on, by problem and text."""
@@ -192,6 +223,7 @@ class Loop:
             seen.entropy,
             len(seen.pass_P_K),
             {name: Found(*numbers) for name, numbers in seen.strategies.items() if name != "sample"},
+            sum(sampled_tokens(self.out / f"round-{i}" / "eval") for i in range(number + 1)),
         )
 
     def _strategies(self, number: int) -> list[str]:
@@ -218,7 +250,7 @@ class Loop:
         return parse_policy(policy_spec(self.base)).info.parameters or 0
 
     def _check_problems(self) -> None:
-        """A held-out problem among the training problems is an error."""
+        """A held-out problem among the training problems is an error, as are two training problems under one id."""
         from typing import cast
 
         from ponder.core import Task
@@ -228,30 +260,42 @@ class Loop:
             task = cast("Task", parse(spec, "tasks"))
             return [Sample(p.question.id, p.question.messages, (), False, None, "stop", "", 0.0, None, 0) for p in task.problems]
 
-        check_split([sample for spec in self.tasks for sample in asked(spec)], asked(self.dev))
+        train = [sample for spec in self.tasks for sample in asked(spec)]
+        check_split(train, asked(self.dev))
+        prompts: dict[str, tuple[Message, ...]] = {}
+        for one in train:
+            if prompts.setdefault(one.problem, one.prompt) != one.prompt:
+                raise DataError(
+                    f"two training problems bear the id {one.problem!r} and would be taken for one; give problems of different files "
+                    "different ids, as with jsonl(path, id=...)"
+                )
 
     def _keep_settings(self) -> None:
         """Settings beside the results; a folder that holds a loop with other settings is refused."""
         file = self.out / "em.json"
         mine = json.loads(json.dumps(self._settings(), default=str))
         if file.is_file():
-            theirs = json.loads(file.read_text("utf-8"))["settings"]
-            other = [key for key in mine if mine[key] != theirs.get(key)]
+            try:
+                theirs = json.loads(file.read_text("utf-8"))["settings"]
+                other = [key for key in mine if key in theirs and mine[key] != theirs[key]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorruptError(f"{file}: is not what a loop wrote ({error!r}); give another --out") from None
             if other:
                 raise UsageError(
                     f"{self.out} holds a loop with another {other[0]} ({theirs.get(other[0])!r}, not {mine[other[0]]!r}); "
                     "give another --out, or the same settings to go on"
                 )
         else:
-            self.out.mkdir(parents=True, exist_ok=True)
             write_lines(iter([json.dumps({"settings": mine, "rounds": []}, indent=1)]), file)
 
     def _settings(self) -> dict[str, object]:
+        from ponder.learners.training import fingerprint
+
         shown = {"base": str(self.base), "tasks": self.tasks, "dev": self.dev, "seed": self.seed, "slice": self.slice}
         return (
             shown
             | {"hint": self.hint, "search": self.search, "max_tokens": self.max_tokens, "em": asdict(replace(self.em, rounds=1))}
-            | {"recipe": asdict(self.recipe)}
+            | {"recipe": asdict(self.recipe), "verifier_recipe": asdict(self.verifier_recipe), "weights": fingerprint(self.base)}
         )
 
     def _write(self, reports: list[Report]) -> None:

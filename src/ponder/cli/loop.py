@@ -26,16 +26,18 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ponder.cli.bases import locate
 from ponder.cli.em import Loop
 from ponder.errors import StudyError
-from ponder.learners.em import METHODS
+from ponder.learners.em import EM, METHODS
 from ponder.learners.models import is_lab
 from ponder.learners.training import Recipe
+
+T = TypeVar("T", EM, Recipe)
 
 
 class Plan(BaseModel):
@@ -49,10 +51,10 @@ class Plan(BaseModel):
     dev: str
     method: str = "vstar"
     search: tuple[str, ...] = ()
-    slice: int = Field(default=32, ge=1)
-    seed: int = 0
+    slice: int = Field(default=32, ge=1, strict=True)
+    seed: int = Field(default=0, strict=True)
     hint: str = ""
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
     em: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     verifier_recipe: dict[str, Any] = Field(default_factory=dict)
@@ -78,20 +80,13 @@ def loop_of(plan: Plan, out: Path, resume: str) -> Loop:
         raise StudyError(f"loop: there is no method {plan.method!r}; there are {', '.join(METHODS)}")
     base = locate(plan.model)
     usual = Recipe(epochs=2.0, batch=64, rate=1e-3 if is_lab(base) else 1e-5)
-    try:
-        em = replace(METHODS[plan.method], **plan.em)
-        recipe, verifier = replace(usual, **plan.recipe), replace(usual, **plan.verifier_recipe)
-    except TypeError as error:
-        raise StudyError(
-            f"loop: {str(error).rpartition('.')[2]}; the fields of [em] and [recipe] stand in their docstrings"
-        ) from None
     return Loop(
         base,
         plan.tasks,
         plan.dev,
-        em,
-        recipe,
-        verifier,
+        _with(METHODS[plan.method], plan.em, "em"),
+        _with(usual, plan.recipe, "recipe"),
+        _with(usual, plan.verifier_recipe, "verifier_recipe"),
         out,
         plan.seed,
         plan.slice,
@@ -100,3 +95,16 @@ def loop_of(plan: Plan, out: Path, resume: str) -> Loop:
         plan.max_tokens,
         resume,
     )
+
+
+def _with(usual: T, given: dict[str, Any], where: str) -> T:
+    """The usual choices with those given, each of its field's own type: "2" is no number of rounds, and "no" is true."""
+    kinds = get_type_hints(type(usual))
+    for name, value in given.items():
+        if name not in kinds:
+            raise StudyError(f"loop: [{where}] has no field {name!r}; there are {', '.join(kinds)}")
+        try:
+            TypeAdapter(kinds[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise StudyError(f"loop: {where}.{name} = {value!r:.60}: {error.errors()[0]['msg']}") from None
+    return replace(usual, **given)

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ponder.core import Sampling
 from ponder.errors import UsageError
 from ponder.learners import datasets
 from ponder.learners.datasets import Sample
@@ -65,9 +66,16 @@ class EM:
     patience: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, least in (("rounds", self.rounds, 1), ("samples", self.samples, 1), ("cap", self.cap, 0)):
+        for name, value, least in (
+            ("rounds", self.rounds, 1),
+            ("samples", self.samples, 1),
+            ("cap", self.cap, 0),
+            ("pairs", self.pairs, 1),
+            ("patience", self.patience, 0),
+        ):
             if value < least:
                 raise UsageError(f"em: {name} = {value} must be at least {least}")
+        Sampling(temperature=self.temperature)
         if self.dedupe not in ("none", "chain", "derivation"):
             raise UsageError(f"em: dedupe = {self.dedupe!r} must be none, chain or derivation")
         if self.beside not in ("", "preference", "outcome", "process"):
@@ -139,6 +147,8 @@ class Report:
         entropy: nats a token of held-out samples at temperature 1.
         problems: held-out ones.
         search: what each strategy reached with the round's policy and verifier.
+        held_out_tokens: of measuring up to and with this round, which early stopping cannot do without: samples, searches, and positions
+            that verifiers scored. No part of the training's FLOPs.
     """
 
     round: int
@@ -152,6 +162,7 @@ class Report:
     entropy: float
     problems: int
     search: dict[str, Found]
+    held_out_tokens: int = 0
 
 
 def stalled(reports: Sequence[Report], patience: int) -> bool:

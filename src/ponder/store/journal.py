@@ -64,7 +64,7 @@ class Journal:
 
     def __init__(self, path: Path, *, hold: bool = True) -> None:
         self.path = path
-        self._lock = _hold(path) if hold else None
+        self._lock = take(path) if hold else None
         fault("lock-taken")
         try:
             self._reader = _connect(path)
@@ -211,8 +211,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _hold(path: Path) -> int:
-    """Take the lock of a study file. Raises `LockedError` naming the owner; the kernel frees it when the owner dies."""
+def take(path: Path) -> int:
+    """Take the lock of a study file, or of another that one process writes at a time; gives the descriptor, which frees it when closed.
+
+    Raises `LockedError` naming the owner; the kernel frees the lock when the owner dies.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
