@@ -25,8 +25,8 @@ def test_agreement_is_the_share_of_pairs_and_nothing_agrees_with_no_answer():
 
 def test_agreement_is_unbiased_for_two_fresh_samples():
     rng = np.random.default_rng(0)
-    names = rng.choice(3, (20_000, 3), p=[0.5, 0.3, 0.2]).tolist()
-    assert agreement(names).mean() == pytest.approx(0.25 + 0.09 + 0.04, abs=0.008)
+    names = rng.choice(3, (5_000, 3), p=[0.5, 0.3, 0.2]).tolist()
+    assert agreement(names).mean() == pytest.approx(0.25 + 0.09 + 0.04, abs=0.02)
 
 
 def test_points_on_a_line_are_predicted_without_error():

@@ -10,7 +10,6 @@ import pytest
 
 from ponder.cli.study import _toml
 from ponder.errors import DataError, UsageError
-from ponder.scaling import difficulty
 from ponder.scaling.difficulty import (
     Estimator,
     Pilot,
@@ -209,7 +208,3 @@ def test_no_problem_is_predicted_by_a_fit_that_saw_it():
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_the_module_never_reads_verdicts_of_a_pilot():
-    assert "correct" not in inspect.getsource(difficulty.Pilot)
