@@ -21,7 +21,7 @@ $(BIN)/python:
 	touch $@
 
 .venv/all: .venv/dev
-	$(PIP) -e '.[dev,hf,gguf,train]'
+	$(PIP) -e '.[dev,hf,gguf,train,serve]'
 	$(PIP) -e '.[gym]' || echo "reasoning-gym could not be installed (one of its parts needs a C compiler): its tests will be skipped"
 	touch $@
 
