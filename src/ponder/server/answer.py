@@ -12,11 +12,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Literal, TypeAlias
+
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035  # pydantic reads those of typing from Python 3.12 on only
 
 from ponder.core import Outcome
 from ponder.policies.tools import Call, read_calls
-from ponder.server.refusal import Refusal
+from ponder.server.refusal import Refusal, late
 from ponder.types import JSON, Chain, Tokens, Usage
 
 Finished: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -207,7 +209,7 @@ def answer_of(outcome: Outcome, stops: Sequence[str], *, tools: bool, rejected: 
 
     Where the strategy proposed nothing, a sample that was cut, filtered or is empty stands for what the engine would have said (`length`,
     `content_filter`, `stop`); a strategy that found no sample good enough refuses. Raises `Refusal`: 400 where the engine rejected the
-    request (`rejected`: its words), 502 where every sample failed, 504 where the time was over before there was any.
+    request (`rejected`: its words), 502 where every sample failed, 408 where the time was over before there was any.
     """
     chain = outcome.chain or _instead(outcome)
     if chain is None:
@@ -216,8 +218,7 @@ def answer_of(outcome: Outcome, stops: Sequence[str], *, tools: bool, rejected: 
         if outcome.failed:
             raise Refusal(502, f"all {outcome.failed} samples failed at the engine; trying again may help", code="engine_failed")
         if outcome.exhausted and not outcome.spent.samples:
-            never = {"x-should-retry": "false"}
-            raise Refusal(504, "the time or budget was over before there was an answer", code="deadline_exceeded", headers=never)
+            raise late("the time or budget was over before there was an answer")
         return Answer("", "", (), "stop", outcome.spent.usage, refusal=ABSTAINED)
     thought, text = split_thought(chain.text)
     text, calls = read_calls(text) if tools else (text, ())

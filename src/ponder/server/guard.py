@@ -21,6 +21,9 @@ from starlette.datastructures import Headers
 from ponder.server.config import Config, Key, Limits, loopback
 from ponder.server.refusal import Refusal, busy
 
+SOONEST = 0.001
+"""Seconds: a deadline before it is a mistake."""
+
 
 @dataclass
 class Door:
@@ -179,6 +182,8 @@ def deadline(headers: Mapping[str, str], longest: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise Refusal(400, "Ponder-Deadline must be a number of seconds above 0", code="invalid_value", param="Ponder-Deadline")
+    if not SOONEST <= seconds < float("inf"):
+        raise Refusal(
+            400, f"Ponder-Deadline must be a number of seconds, at least {SOONEST}", code="invalid_value", param="Ponder-Deadline"
+        )
     return min(seconds, longest)

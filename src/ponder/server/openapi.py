@@ -10,23 +10,27 @@ from pydantic.json_schema import models_json_schema
 
 from ponder.server import answer, schema
 from ponder.server.config import Config
+from ponder.server.guard import SOONEST
 from ponder.server.models import Models
 from ponder.types import JSON
 
 Object = dict[str, JSON]
 _REF = "#/components/schemas/{model}"
+_EVENT: Object = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk or an error object, as JSON; at the end [DONE]."}},
+}
 _ERRORS = {
     "400": "The request makes no sense, or asks for what the engine cannot do.",
     "401": "No key, or an unknown one.",
     "403": "A Host or Origin that may not come in.",
     "404": "No such model.",
-    "408": "The body did not come in time.",
+    "408": "The body did not come in time, or the request's deadline came before any answer.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "429": "No room, or the day's allowance is used up; Retry-After says when to come back.",
     "502": "The engine behind this server failed.",
     "503": "The server is being stopped.",
-    "504": "The time was over before there was an answer.",
 }
 
 
@@ -98,9 +102,9 @@ def _generates(name: str, body: str, reply: str) -> Object:
         "name": "Ponder-Deadline",
         "in": "header",
         "description": "Seconds after which the best answer so far is given.",
-        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9},
+        "schema": {"type": "number", "minimum": SOONEST},
     }
-    content: Object = {"application/json": {"schema": _ref(reply)}, "text/event-stream": {"schema": {"type": "string"}}}
+    content: Object = {"application/json": {"schema": _ref(reply)}, "text/event-stream": {"schema": _EVENT}}
     return {
         "operationId": name,
         "parameters": [header],
@@ -112,10 +116,11 @@ def _generates(name: str, body: str, reply: str) -> Object:
 def _tells(name: str, reply: str, *errors: str) -> Object:
     """An operation that costs nothing."""
     content: Object = {"application/json": {"schema": _ref(reply)}}
+    ok: Object = {"description": "What was asked for.", "content": content}
     known = {code: _error(code) for code in ("401", "403", *errors)}
     if name == "health":
-        known["503"] = {"description": "It is being stopped.", "content": content}
-    return {"operationId": name, "responses": {"200": {"description": "What was asked for.", "content": content}, **known}}
+        return {"operationId": name, "security": [], "responses": {"200": ok, "403": known["403"], "503": ok}}
+    return {"operationId": name, "responses": {"200": ok, **known}}
 
 
 def _model_parameter(models: Models) -> Object:

@@ -49,3 +49,8 @@ def refusal_of(error: PonderError) -> Refusal:
 def _after_name(message: str) -> str:
     """A message without the engine's own name, which may hold its address."""
     return message.partition("): ")[2] or message.partition(": ")[2] or message
+
+
+def late(message: str) -> Refusal:
+    """408: the caller's own deadline, which another try would not keep either; clients of OpenAI's are told not to make it."""
+    return Refusal(408, message, code="deadline_exceeded", headers={"x-should-retry": "false"})

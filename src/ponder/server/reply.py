@@ -13,7 +13,7 @@ from ponder.server.asked import Asked
 from ponder.server.engine import Engine, Listener, Say, Solved, all_of
 from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
-from ponder.server.refusal import Refusal, refusal_of
+from ponder.server.refusal import Refusal, late, refusal_of
 from ponder.server.stream import DONE, Chunks, Passing, Pipe, Send, error_event, whole_answer
 from ponder.types import JSON, Usage
 
@@ -94,9 +94,7 @@ class Reply:
     async def _solve(self, listeners: Sequence[Listener]) -> Solved:
         left = self.ends - time.monotonic()
         if left <= 0:
-            raise Refusal(
-                504, "the time was over before there was an answer", code="deadline_exceeded", headers={"x-should-retry": "false"}
-            )
+            raise late("the time was over before there was an answer")
         solved = await self.engine.solve(self.asked, listeners, left)
         usage = _sum(solved.outcomes)
         self.allowance.spent = usage.tokens

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 
 from ponder.server.refusal import Refusal
@@ -19,6 +19,20 @@ from ponder.server.refusal import Refusal
 DEEPEST = 64
 """Levels of nesting in a body."""
 
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 3.0 is a whole one."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("is not offered here; leave it out")
+    return value
+
+
+WHOLE = BeforeValidator(_whole)
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"const": False})]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 B = TypeVar("B", bound="Body")
@@ -33,9 +47,9 @@ class Body(BaseModel):
 class Spend(Body):
     """A budget of the caller's; the operator's bounds hold beside it."""
 
-    samples: int | None = Field(None, ge=1, le=2**31)
-    tokens: int | None = Field(None, ge=1, le=2**53)
-    calls: int | None = Field(None, ge=1, le=2**31)
+    samples: Annotated[int, Field(ge=1, le=2**31), WHOLE] | None = None
+    tokens: Annotated[int, Field(ge=1, le=2**53), WHOLE] | None = None
+    calls: Annotated[int, Field(ge=1, le=2**31), WHOLE] | None = None
     seconds: float | None = Field(None, gt=0.001, le=86_400)
 
 
@@ -187,15 +201,15 @@ class Common(Body):
     """The fields of both routes."""
 
     model: str = Field(min_length=1, max_length=300)
-    n: int | None = Field(None, ge=1, le=128)
+    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
-    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: (
@@ -214,9 +228,9 @@ class Chat(Common):
     """POST /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1, max_length=2000)
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     tools: list[ToolShape] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -240,9 +254,9 @@ class Completion(Common):
         Annotated[str, Field(min_length=1)]
         | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=128)]
     )
-    logprobs: int | None = Field(None, ge=0, le=5)
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5), WHOLE] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
+    echo: Off | None = None
     suffix: Literal[""] | None = None
 
     @property
@@ -293,7 +307,7 @@ def _refusal(error: ValidationError, body: object, shape: type[Body]) -> Refusal
     for part in fault["loc"]:
         if isinstance(part, int) and isinstance(at, list) and part < len(at):
             at, path = at[part], f"{path}[{part}]"
-        elif isinstance(at, dict) and (part in at or part == fault["loc"][-1]) and part != "[key]":
+        elif isinstance(at, dict) and (part in at or (fault["type"] == "missing" and part == fault["loc"][-1])):
             at, path = at.get(part), f"{path}.{_shown(str(part))}" if path else _shown(str(part))
     if fault["type"] == "missing":
         return Refusal(400, f"{path}: is missing", code="missing_required_parameter", param=path)

@@ -1,0 +1,235 @@
+"""Requests that make no sense, each with the status and the code it must get: what strangers, broken clients and attackers send."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+HELLO = [{"role": "user", "content": "ECHO: x"}]
+
+
+class Malformed(NamedTuple):
+    """One request. body: bytes as they are, or something to be sent as JSON. A header of None is not sent."""
+
+    name: str
+    status: int
+    code: str
+    body: object
+    param: str | None = None
+    path: str = CHAT
+    method: str = "POST"
+    headers: dict[str, str | None] = {}  # noqa: RUF012  # never changed
+
+
+def chat(name, code, param, status=400, **fields):
+    """A chat request that would be fine without these fields; a field of ... is left out."""
+    body = {"model": "fake", "messages": HELLO, **fields}
+    return Malformed(name, status, code, {key: value for key, value in body.items() if value is not ...}, param)
+
+
+def text(name, code, param, **fields):
+    body = {"model": "fake", "prompt": "ECHO: x", **fields}
+    return Malformed(name, 400, code, {key: value for key, value in body.items() if value is not ...}, param, path=TEXT)
+
+
+def turn(name, code, param, *turns):
+    return chat(name, code, param, messages=list(turns))
+
+
+def spec(name, words):
+    return chat(name, "invalid_strategy", "ponder.strategy", ponder={"strategy": words})
+
+
+def raw(name, body, status=400, code="invalid_json", **more):
+    return Malformed(name, status, code, body, **more)
+
+
+_GOOD = json.dumps({"model": "fake", "messages": HELLO}).encode()
+_DEEP = {"a": None}
+for _ in range(70):
+    _DEEP = {"a": _DEEP}
+
+CASES = [
+    # Bodies.
+    raw("no body", b""),
+    raw("white space", b"  \n "),
+    raw("not JSON", b"hello"),
+    raw("half a body", _GOOD[: len(_GOOD) // 2]),
+    raw("two bodies", _GOOD + _GOOD),
+    raw("a trailing comma", b'{"model": "fake",}'),
+    raw("single quotes", b"{'model': 'fake'}"),
+    raw("a form", b"model=fake&messages=x"),
+    raw("an array", b"[]"),
+    raw("a string", b'"model"'),
+    raw("a number", b"1"),
+    raw("null", b"null"),
+    raw("NaN", b'{"model": "fake", "messages": [], "temperature": NaN}'),
+    raw("Infinity", b'{"model": "fake", "messages": [], "temperature": Infinity}'),
+    raw("bytes that are no UTF-8", b'{"model": "\xff\xfe"}'),
+    raw("UTF-16", '{"model": "fake"}'.encode("utf-16")),
+    raw("a lone surrogate", b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}'),
+    raw("a byte order mark", b"\xef\xbb\xbf" + _GOOD),
+    raw("a bare control character", b'{"model": "fa\nke"}'),
+    raw("100,000 brackets", b"[" * 100_000),
+    raw("100,000 braces", b'{"a":' * 100_000),
+    raw("a schema of 70 levels", {"model": "fake", "messages": HELLO, "tools": [{"type": "function", "function": {"name": "f", "parameters": _DEEP}}]}),
+    raw("a number of 5,000 digits", b'{"model": "fake", "messages": [{"role": "user", "content": "x"}], "n": ' + b"9" * 5000 + b"}"),
+    # Headers, methods, paths.
+    raw("no content type", _GOOD, 415, "unsupported_media_type", headers={"Content-Type": None}),
+    raw("a form's content type", _GOOD, 415, "unsupported_media_type", headers={"Content-Type": "application/x-www-form-urlencoded"}),
+    raw("a page's simple request", _GOOD, 415, "unsupported_media_type", headers={"Content-Type": "text/plain"}),
+    raw("a compressed body", _GOOD, 415, "unsupported_media_type", headers={"Content-Encoding": "gzip"}),
+    raw("a body that is too large", b'{"model": "' + b"x" * 9_000_000 + b'"}', 413, "body_too_large"),
+    raw("another Host", _GOOD, 403, "host_refused", headers={"Host": "evil.example"}),
+    raw("a Host with a user", _GOOD, 403, "host_refused", headers={"Host": "127.0.0.1@evil.example"}),
+    raw("another port in Host", _GOOD, 403, "host_refused", headers={"Host": "127.0.0.1:1"}),
+    raw("a Host with a dot at its end", _GOOD, 403, "host_refused", headers={"Host": "localhost."}),
+    raw("a page of elsewhere", _GOOD, 403, "origin_refused", headers={"Origin": "https://evil.example"}),
+    raw("a page without an origin", _GOOD, 403, "origin_refused", headers={"Origin": "null"}),
+    raw("a request from another site", _GOOD, 403, "origin_refused", headers={"Sec-Fetch-Site": "cross-site"}),
+    raw("a deadline that is no number", _GOOD, 400, "invalid_value", param="Ponder-Deadline", headers={"Ponder-Deadline": "soon"}),
+    raw("a deadline that is over", _GOOD, 400, "invalid_value", param="Ponder-Deadline", headers={"Ponder-Deadline": "-1"}),
+    raw("an endless deadline", _GOOD, 400, "invalid_value", param="Ponder-Deadline", headers={"Ponder-Deadline": "inf"}),
+    raw("a deadline of NaN", _GOOD, 400, "invalid_value", param="Ponder-Deadline", headers={"Ponder-Deadline": "nan"}),
+    raw("GET where POST is meant", None, 405, "not_found", method="GET"),
+    raw("PUT", _GOOD, 405, "not_found", method="PUT"),
+    raw("no such path", _GOOD, 404, "not_found", path="/v1/embeddings"),
+    raw("a slash at the end", _GOOD, 404, "not_found", path="/v1/chat/completions/"),
+    raw("without /v1", _GOOD, 404, "not_found", path="/chat/completions"),
+    raw("a path that climbs", None, 404, "not_found", path="/v1/../etc/passwd", method="GET"),
+    # The model.
+    chat("no model", "missing_required_parameter", "model", model=...),
+    chat("an empty model", "invalid_value", "model", model=""),
+    chat("a model of null", "invalid_type", "model", model=None),
+    chat("a model that is a number", "invalid_type", "model", model=1),
+    chat("an unknown model", "model_not_found", "model", 404, model="gpt-9"),
+    chat("a strategy that is not served", "model_not_found", "model", 404, model="fake+mcts"),
+    chat("another model with a strategy", "model_not_found", "model", 404, model="other+sc"),
+    chat("a model that is an address", "model_not_found", "model", 404, model="http://127.0.0.1:1/v1"),
+    chat("a model of 1,000 letters", "invalid_value", "model", model="m" * 1000),
+    # Messages.
+    chat("no messages", "missing_required_parameter", "messages", messages=...),
+    chat("messages of null", "invalid_type", "messages", messages=None),
+    chat("messages that are a string", "invalid_type", "messages", messages="hi"),
+    chat("an empty list of messages", "invalid_value", "messages", messages=[]),
+    chat("2,001 messages", "invalid_value", "messages", messages=HELLO * 2001),
+    turn("a message that is a string", "invalid_type", "messages[0]", "hi"),
+    turn("a message of null", "invalid_type", "messages[0]", None),
+    turn("a message without a role", "invalid_value", "messages[0]", {"content": "x"}),
+    turn("an unknown role", "invalid_value", "messages[0]", {"role": "robot", "content": "x"}),
+    turn("a role of null", "invalid_value", "messages[0]", {"role": None, "content": "x"}),
+    turn("a function's role", "invalid_value", "messages[0]", {"role": "function", "name": "f", "content": "x"}),
+    turn("a message without content", "missing_required_parameter", "messages[0].content", {"role": "user"}),
+    turn("content of null", "invalid_type", "messages[0].content", {"role": "user", "content": None}),
+    turn("content that is a number", "invalid_type", "messages[0].content", {"role": "user", "content": 7}),
+    turn("content that is an object", "invalid_type", "messages[0].content", {"role": "user", "content": {"text": "x"}}),
+    turn("content without parts", "invalid_value", "messages[0].content", {"role": "user", "content": []}),
+    turn("a part of unknown kind", "invalid_value", "messages[0].content[0]", {"role": "user", "content": [{"type": "video"}]}),
+    turn("a part without its text", "missing_required_parameter", "messages[0].content[0].text", {"role": "user", "content": [{"type": "text"}]}),
+    turn(
+        "a picture by address", "invalid_value", "messages[0].content[0].image_url.url",
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}]},
+    ),
+    turn(
+        "a picture from a file", "invalid_value", "messages[0].content[0].image_url.url",
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]},
+    ),
+    turn("a field that messages do not have", "unknown_parameter", "messages[0].colour", {"role": "user", "content": "x", "colour": "red"}),
+    turn("a tool's answer to nothing", "missing_required_parameter", "messages[0].tool_call_id", {"role": "tool", "content": "x"}),
+    turn(
+        "a call whose arguments are an object", "invalid_type", "messages[0].tool_calls[0].function.arguments",
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {}}}]},
+    ),
+    turn("a name with a space", "invalid_value", "messages[0].name", {"role": "user", "content": "x", "name": "a b"}),
+    # Numbers and lists.
+    chat("n = 0", "invalid_value", "n", n=0),
+    chat("n = -1", "invalid_value", "n", n=-1),
+    chat("n = 129", "invalid_value", "n", n=129),
+    chat("n = a million", "invalid_value", "n", n=10**6),
+    chat("n = 10^30", "invalid_value", "n", n=10**30),
+    chat("n = 1.5", "invalid_type", "n", n=1.5),
+    chat("n as text", "invalid_type", "n", n="3"),
+    chat("n = true", "invalid_type", "n", n=True),
+    chat("a temperature as text", "invalid_type", "temperature", temperature="1"),
+    chat("a temperature below 0", "invalid_value", "temperature", temperature=-0.1),
+    chat("a temperature above 2", "invalid_value", "temperature", temperature=2.1),
+    chat("top_p above 1", "invalid_value", "top_p", top_p=1.1),
+    chat("top_k below 0", "invalid_value", "top_k", top_k=-1),
+    chat("max_tokens = 0", "invalid_value", "max_tokens", max_tokens=0),
+    chat("max_tokens below 0", "invalid_value", "max_tokens", max_tokens=-5),
+    chat("too many max_tokens", "invalid_value", "max_tokens", max_tokens=10**9),
+    chat("max_tokens = 10^400", "invalid_value", "max_tokens", max_tokens=10**400),
+    chat("too many max_completion_tokens", "invalid_value", "max_completion_tokens", max_completion_tokens=10**9),
+    chat("a seed that is text", "invalid_type", "seed", seed="x"),
+    chat("a seed of 70 bits", "invalid_value", "seed", seed=2**70),
+    chat("a penalty above 2", "invalid_value", "presence_penalty", presence_penalty=3),
+    chat("a penalty below -2", "invalid_value", "frequency_penalty", frequency_penalty=-3),
+    chat("five stop texts", "invalid_value", "stop", stop=list("abcde")),
+    chat("an empty stop text", "invalid_value", "stop", stop=""),
+    chat("a stop text of 10,000 letters", "invalid_value", "stop", stop="x" * 10_000),
+    chat("a stop text that is a number", "invalid_type", "stop[0]", stop=[1]),
+    chat("a bias on a word", "invalid_value", "logit_bias.word", logit_bias={"word": 1}),
+    chat("a bias of 101", "invalid_value", "logit_bias.1", logit_bias={"1": 101}),
+    chat("301 biases", "invalid_value", "logit_bias", logit_bias={str(n): 1 for n in range(301)}),
+    chat("logprobs as a number", "invalid_type", "logprobs", logprobs=3),
+    chat("21 top_logprobs", "invalid_value", "top_logprobs", top_logprobs=21),
+    chat("stream as text", "invalid_type", "stream", stream="yes"),
+    chat("stream_options that are a list", "invalid_type", "stream_options", stream_options=[]),
+    chat("an unknown stream option", "unknown_parameter", "stream_options.include", stream_options={"include": True}),
+    chat("17 metadata", "invalid_value", "metadata", metadata={str(n): "x" for n in range(17)}),
+    # Tools and formats.
+    chat("tools that are an object", "invalid_type", "tools", tools={}),
+    chat("129 tools", "invalid_value", "tools", tools=[{"type": "function", "function": {"name": f"f{n}"}} for n in range(129)]),
+    chat("a tool without a name", "missing_required_parameter", "tools[0].function.name", tools=[{"type": "function", "function": {}}]),
+    chat("a tool with a wrong name", "invalid_value", "tools[0].function.name", tools=[{"type": "function", "function": {"name": "a b"}}]),
+    chat("a tool of another kind", "invalid_value", "tools[0].type", tools=[{"type": "web_search", "function": {"name": "f"}}]),
+    chat("parameters that are a list", "invalid_type", "tools[0].function.parameters", tools=[{"type": "function", "function": {"name": "f", "parameters": []}}]),
+    chat("an unknown tool_choice", "invalid_value", "tool_choice", tool_choice="maybe"),
+    chat("an unknown format", "invalid_value", "response_format", response_format={"type": "xml"}),
+    chat("a schema without a name", "missing_required_parameter", "response_format.json_schema.name", response_format={"type": "json_schema", "json_schema": {}}),
+    chat("functions of old", "unknown_parameter", "functions", functions=[]),
+    chat("audio", "unknown_parameter", "audio", audio={"voice": "x"}),
+    chat("another modality", "invalid_value", "modalities[0]", modalities=["audio"]),
+    chat("an unknown field", "unknown_parameter", "temprature", temprature=1),
+    chat("an unknown effort", "invalid_value", "reasoning_effort", reasoning_effort="huge"),
+    chat("a field with a dangerous name", "unknown_parameter", "__proto__", **{"__proto__": {}}),
+    # What a caller may say about strategies: never a policy, a path, an address, the operator's key.
+    chat("ponder as text", "invalid_type", "ponder", ponder="sc"),
+    chat("an unknown field of ponder", "unknown_parameter", "ponder.policy", ponder={"policy": "http://evil.example/v1"}),
+    chat("a base_url", "unknown_parameter", "base_url", base_url="http://evil.example/v1"),
+    chat("a budget of nothing", "invalid_value", "ponder.budget.samples", ponder={"budget": {"samples": 0}}),
+    chat("a budget in roubles", "unknown_parameter", "ponder.budget.roubles", ponder={"budget": {"roubles": 1}}),
+    chat("an empty strategy", "invalid_value", "ponder.strategy", ponder={"strategy": ""}),
+    chat("a strategy of 1,000 letters", "invalid_value", "ponder.strategy", ponder={"strategy": "x" * 1000}),
+    spec("an unknown strategy", "magic(n=3)"),
+    spec("an unknown argument", "self_consistency(m=3)"),
+    spec("n = 0 in a spec", "self_consistency(n=0)"),
+    spec("n = 10^9 in a spec", "self_consistency(n=1000000000)"),
+    spec("code", "__import__('os').system('id')"),
+    spec("a lambda", "(lambda: 1)()"),
+    spec("an attribute", "sample().__class__"),
+    spec("a policy", "best_of_n(n=2, verifier=judge(policy=openai('http://evil.example/v1')))"),
+    spec("a verifier with a path", "best_of_n(n=2, verifier=reward_model('/etc/passwd'))"),
+    spec("the grader", "best_of_n(n=2, verifier=oracle())"),
+    spec("a verifier that is not named here", "best_of_n(n=2, verifier=confidence)"),
+    spec("a path as a prompt", "evolve(population=2, generations=1, verifier=sure, prompt=secret)"),
+    spec("a path as a word", "beam(width=1, branch=1, verifier=sure, step='../secret')"),
+    spec("a word without a name", "beam(1, 1, sure, 'secret')"),
+    spec("a short form", "best_of_n:3"),
+    spec("a tower of brackets", "(" * 200 + ")" * 200),
+    spec("a sum", "self_consistency(n=1+1)"),
+    spec("a card", "auto(card='/etc/passwd')"),
+    # The completions route.
+    text("no prompt", "missing_required_parameter", "prompt", prompt=...),
+    text("an empty prompt", "invalid_value", "prompt", prompt=""),
+    text("no prompts", "invalid_value", "prompt", prompt=[]),
+    text("129 prompts", "invalid_value", "prompt", prompt=["x"] * 129),
+    text("too many choices together", "invalid_value", "n", prompt=["x"] * 64, n=3),
+    text("tokens as a prompt", "invalid_type", "prompt[0]", prompt=[1, 2, 3]),
+    text("six logprobs", "invalid_value", "logprobs", logprobs=6),
+    text("best_of", "invalid_value", "best_of", best_of=3),
+    text("echo", "invalid_value", "echo", echo=True),
+    text("a suffix", "invalid_value", "suffix", suffix="x"),
+    text("messages on the wrong route", "unknown_parameter", "messages", messages=HELLO),
+]  # fmt: skip

@@ -1,0 +1,101 @@
+"""A served configuration in a thread of this process, for tests: its own event loop, a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from ponder.run import Direct
+from ponder.server.app import Server
+from ponder.server.config import Config
+from ponder.server.engine import Engine
+from ponder.server.guard import Door
+from ponder.server.serving import Listener, listen
+
+
+@dataclass(frozen=True)
+class Got:
+    """A response, read whole."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self):
+        return json.loads(self.text)
+
+    @property
+    def error(self):
+        return self.json["error"]
+
+    @property
+    def events(self):
+        """The data of the events of a stream; the last is "[DONE]"."""
+        lines = [line[6:] for line in self.text.split("\n") if line.startswith("data: ")]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+class Served:
+    """Use as a context manager; `server` is what listens, `lines` what it logged."""
+
+    def __init__(self, config: Config, bank=None) -> None:
+        self.config, self.bank = config.check(), bank
+        self.lines: list[str] = []
+        self._ready, self._failure = threading.Event(), []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait(30)
+        if self._failure:
+            raise self._failure[0]
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.listener.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def call(self, method: str, path: str, body=None, headers=None) -> Got:
+        """One request; a body that is no bytes is sent as JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        given = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            connection.request(method, path, data, {key: value for key, value in given.items() if value is not None})
+            response = connection.getresponse()
+            found = {key.lower(): value for key, value in response.getheaders()}
+            return Got(response.status, found, response.read().decode())
+        finally:
+            connection.close()
+
+    def chat(self, text: str = "ECHO: hello", model: str = "fake", **more) -> Got:
+        headers = more.pop("headers", None)
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
+        return self.call("POST", "/v1/chat/completions", body, headers)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure.append(error)
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        listening = listen("127.0.0.1", 0)
+        self.port = listening.getsockname()[1]
+        async with Engine(self.config, self.bank or Direct(), self.lines.append) as engine:
+            self.server = Server(self.config, engine, Door(self.config, self.port), self.lines.append)
+            self.listener = Listener(self.server)
+            asyncio.get_running_loop().call_soon(self._ready.set)
+            await self.listener.serve(sockets=[listening])
