@@ -89,6 +89,19 @@ def test_children_of_one_prefix_share_it_and_others_do_not():
     assert made.usage == Usage(prompt=40, completion=11, calls=4)
 
 
+def test_a_shared_prefix_is_on_the_bill_once_in_every_kind_of_flops():
+    root = Chain((user("q"),))
+    pair = [root.then(Step("x", Usage(prompt=10, completion=n, calls=1))) for n in (3, 5)]
+    shared, alone = (
+        costs.bill(Spending.of_chains("p", model(), pair)),
+        costs.bill(Spending.of_records("p", model(), [c.usage for c in pair])),
+    )
+    assert (shared.flops, alone.flops) == (2 * 1000 * (10 + 8), 2 * 1000 * (20 + 8))
+    assert shared.attention is not None
+    assert alone.attention is not None
+    assert alone.attention - shared.attention == pytest.approx(costs.attended_flops(model(), 0, 10))
+
+
 def test_a_bill_holds_every_unit_and_the_verifier_is_on_it():
     policy = model(price=Price(prompt=1.0, cached=0.5, completion=2.0))
     judge = PolicyInfo("judge", "j", parameters=50, kv=KVShape(1, 1, 2), price=Price(prompt=4.0))
@@ -144,6 +157,7 @@ def test_no_rate_is_negative_though_the_best_line_would_be():
         (lambda: costs.attended_flops(PolicyInfo("api", "x", parameters=1), 0, 1), "api does not say what its cache"),
         (lambda: costs.money(model(), Usage()), "m has no price"),
         (lambda: Spending.of_records("judge", model(), [Usage(completion=9, calls=2)]), "judge: a record of 2 calls"),
+        (lambda: Spending("p", model(), Usage(completion=9)), "p: 9 tokens written and 0 scored, but trials hold 0"),
         (lambda: costs.throughput([Usage(completion=3)]), "tell no throughput"),
         (lambda: costs.throughput([Usage(prompt=3, completion=3, seconds=1.0)] * 5), "one proportion"),
     ],

@@ -48,6 +48,14 @@ class Spending:
     trials: tuple[Trials, ...] = ()
     scored: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        written, scored = sum(sum(one.written) for one in self.trials), sum(self.scored)
+        if (written, scored) != (self.usage.completion, self.usage.scored):
+            raise UsageError(
+                f"{self.purpose}: {self.usage.completion} tokens written and {self.usage.scored} scored, but trials hold {written} and texts {scored}; "
+                "make it by Spending.of_chains or Spending.of_records"
+            )
+
     @classmethod
     def of_chains(cls, purpose: str, info: PolicyInfo, children: Sequence[Chain]) -> Spending:
         """From children as a run gives them, each by its last step; children of one prefix share it."""
@@ -81,7 +89,7 @@ class Spending:
 class Bill:
     """One spending in every unit; None where the model's size, cache or price is not known. Adds: what is unknown stays unknown.
 
-    tokens: as a budget counts them. flops: linear layers, 2 P a token. attention: with attention. eflops: Kinetics. money: by the
+    tokens: as a budget counts them. flops: linear layers, 2 P a token, shared prefixes once. attention: the same with attention. eflops: Kinetics. money: by the
     model's price. seconds: as recorded.
     """
 
@@ -110,7 +118,7 @@ def bill(spending: Spending, *, intensity: float = INTENSITY) -> Bill:
     scored = sum(attended_flops(info, 0, n) for n in spending.scored) if shaped else None
     return Bill(
         usage.tokens,
-        flops(info, usage) if sized else None,
+        sum(flops(info, one) for one in _once(spending)) if sized else None,
         _plus(sum(attended(info, one) for one in spending.trials), scored) if shaped else None,
         _plus(sum(eflops(info, one, intensity=intensity) for one in spending.trials), scored) if shaped else None,
         money(info, usage) if info.price is not None else None,
@@ -220,6 +228,12 @@ def throughput(records: Sequence[Usage]) -> Throughput:
                 best, rates = missed, np.zeros(4)
                 rates[list(kinds)] = found
     return Throughput(*map(float, rates))
+
+
+def _once(spending: Spending) -> list[Usage]:
+    """The usage with each shared prefix read once."""
+    read = [Usage(prompt=one.prefix, cached=one.cached, completion=sum(one.written)) for one in spending.trials]
+    return [*read, Usage(scored=sum(spending.scored))]
 
 
 def _parameters(info: PolicyInfo) -> int:
