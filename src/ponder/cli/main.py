@@ -212,7 +212,8 @@ def export(
     /,
     *,
     as_: Annotated[
-        Literal["samples", "prompt_completion", "unpaired", "preference", "stepwise"] | None, Parameter(name="--as")
+        Literal["samples", "prompt_completion", "unpaired", "preference", "stepwise", "inspect", "lm_eval"] | None,
+        Parameter(name="--as"),
     ] = None,
     distinct: Literal["no", "text", "derivation"] = "text",
     most: int | None = None,
@@ -228,7 +229,8 @@ def export(
 
     Args:
         paths: Studies (one, unless --as is given), then the file; examples end in .jsonl or .parquet and get a card beside them.
-        as_: Write the judged samples of all studies in the columns of TRL's trainers; the options below choose among them.
+        as_: Write the judged samples of all studies in the columns of TRL's trainers, the options below choosing among them; or as logs that
+            inspect (.eval) or the tools of lm-eval (.jsonl) read.
         distinct: Leave out what says the same, by text or by its list of equations.
         most: Examples of a problem.
         balanced: As many examples of each difficulty as of the rarest.
@@ -243,13 +245,19 @@ def export(
     *studies, file = paths
     if not studies:
         raise UsageError(f"export: {file} is one path; give the studies, then the file to write")
-    if as_ is not None:
+    if as_ in ("inspect", "lm_eval"):
+        from ponder.cli import interchange
+
+        interchange.write(studies, file, as_)
+    elif as_ is not None:
         from ponder.learners.exports import Choice
 
         choice = Choice(distinct, most, balanced, truncated, side, share, seed)
         verbs.examples(studies, file, as_, choice, separator.replace(r"\n", "\n"), as_json=json)
     elif len(studies) > 1:
         raise UsageError(f"export: {len(studies)} studies make no canonical export; export each alone, or give --as for examples")
+    elif file.suffix in (".parquet", ".eval"):
+        raise UsageError(f"export: {file}: the canonical export is JSONL; give --as samples for Parquet, --as inspect for .eval")
     else:
         verbs.export(studies[0], file)
 
@@ -280,6 +288,7 @@ app.command(
     "ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again."
 )
 app.command("ponder.cli.serve:app", name="serve", help="Serve every strategy behind the OpenAI API (extra `serve`).")
+app.command("ponder.cli.tune:tune", name="tune", help="Choose a strategy for each difficulty and budget; write a policy card.")
 app.command("ponder.cli.train:app", name="train", help="Train a policy or a verifier from verified samples (extra `train`).")
 
 

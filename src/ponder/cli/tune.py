@@ -1,0 +1,321 @@
+"""`ponder tune`: from banked samples, a policy card that says what to do for which questions at which budget.
+
+Strategies of whole samples are played through on the slice, in several orders of every pool, at no cost. Searches over steps are tried on the
+bank in rounds: all of them on few problems, the better ones on more, the best on all, as long as the purse allows. The card is chosen by
+`ponder.scaling.allocate`, on training problems only.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from ponder.cli.main import JSONFlag, interruptible
+from ponder.errors import StudyError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ponder.cli.ledger import Purse
+    from ponder.cli.pools import Shop
+    from ponder.cli.space import Space
+    from ponder.core import Strategy
+    from ponder.scaling.allocate import Candidate, Spread, Table
+    from ponder.scaling.card import Card
+    from ponder.scaling.orders import Pools
+
+ORDERS = 6  # in which every pool is taken
+ROUNDS = ((0.08, 4), (0.3, 2), (1.0, 1))  # of the problems, and how many searches go on from there
+
+
+# ruff: noqa: D417  --json is described where it is defined
+def tune(
+    study: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    budget: Annotated[list[str], Parameter(negative="")],
+    out: Path,
+    space: Path | None = None,
+    spend: str = "tokens=0",
+    spread: Annotated[str, Parameter(name="--spread")] = "mean",
+    on_test: Annotated[bool, Parameter(negative="")] = False,
+    json: JSONFlag = False,
+) -> None:
+    """Choose, for what a pilot shows and a budget allows, the strategy to use; written as a card for auto(card=...).
+
+    Args:
+        study: Folders of finished studies with a slice, of problems that may be trained on.
+        budget: Tokens that a question may cost, such as tokens=1000. May be given several times.
+        out: The card.
+        space: A TOML file of guides, sizes, thresholds and searches to choose from.
+        spend: New tokens that may be bought, such as tokens=500000: scores that are not banked, and searches. Left out, none.
+        spread: mean: the budget bounds the mean over all questions; each: the mean of every bin.
+        on_test: Choose on the test split, which makes what the card promises no result.
+    """
+    from ponder.cli.ledger import Purse
+
+    if spread not in ("mean", "each"):
+        raise UsageError(f"tune: spread = {spread!r} must be mean or each")
+    for folder in study:
+        refuse_test(folder, allowed=on_test)
+    budgets = sorted({tokens_of(text) for text in budget})
+    purse = Purse(limit=tokens_of(spend, least=0))
+    card = interruptible(tuned(study, budgets, space, purse, spread), resume="")  # type: ignore[arg-type]  # checked above
+    from ponder.scaling.card import write
+
+    write(card, out)
+    report(card, purse, as_json=json)
+    print(f"ponder: card in {out}; use it as auto(card={str(out)!r})", file=sys.stderr)
+
+
+def tokens_of(text: str, *, least: int = 1) -> int:
+    """The tokens of a budget such as tokens=1000. Raises `StudyError` for any other unit, or less than is sensible."""
+    found = re.fullmatch(r"tokens=(\d[\d_]*)", text.replace(" ", ""))
+    if not found or int(found[1]) < least:
+        raise StudyError(f"budget {text!r}: a card is for whole tokens, at least {least}; write tokens=1000")
+    return int(found[1])
+
+
+def refuse_test(folder: Path, *, allowed: bool) -> None:
+    """Raise `StudyError` for a study on the test split of a task that has a train split."""
+    from ponder.cli.study import read
+
+    if not (folder / "study.db").exists():
+        raise StudyError(f"{folder}: holds no study (study.db is missing); `ponder run` it first")
+    for spec in read(folder / "study.resolved.toml").tasks:
+        if split_of(spec) == "test" and not allowed:
+            raise StudyError(
+                f"{folder}: {spec} is the test split; choose on training problems (split='train'), or give --on-test if no result is meant"
+            )
+
+
+def split_of(spec: str) -> str | None:
+    """The split that a task's spec asks for; None where the task has no such argument, or the spec is short for a file."""
+    head, _, _ = spec.partition("(")
+    [factory] = [entry.load() for entry in entry_points(group="ponder.tasks") if entry.name == head.strip()] or [None]
+    if factory is None or "split" not in (signature := inspect.signature(factory)).parameters:
+        return None
+    node = ast.parse(spec.strip(), mode="eval").body
+    args, keywords = (node.args, node.keywords) if isinstance(node, ast.Call) else ([], [])
+    given = signature.bind_partial(*map(ast.literal_eval, args), **{k.arg or "": ast.literal_eval(k.value) for k in keywords})
+    given.apply_defaults()
+    return str(given.arguments["split"])
+
+
+@dataclass
+class Gathered:
+    """What all studies together offer: pools in order, candidates, how many there were, and the rows' pass rates."""
+
+    pools: Pools
+    candidates: list[Candidate]
+    explored: int
+    rate_R: np.ndarray
+    policies: list[str]
+    fingerprints: list[str]
+
+
+async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | None, purse: Purse, spread: Spread) -> Card:
+    """A card from these studies."""
+    from ponder.cli import space as spaces
+    from ponder.cli.pools import opened
+    from ponder.cli.runner import parse_strategy
+    from ponder.cli.study import read
+
+    studies = [read(folder / "study.resolved.toml") for folder in folders]
+    strategies = [parse_strategy(spec) for one in studies for spec in one.expanded]
+    least = min(one.slice for one in studies)
+    space = spaces.read(path, strategies, max(1, least))
+    searches = space.searches() if purse.limit != 0 else []
+    async with AsyncExitStack() as stack:
+        shops: list[Shop] = []
+        for folder in folders:
+            first = shops[-1].first + 10**6 if shops else 0
+            shops.append(await stack.enter_async_context(opened(folder, space.guides, searches, purse, first)))
+        if len({(tuple(shop.study.policies), shop.study.sampling, shop.study.slice, shop.study.seeds) for shop in shops}) > 1:
+            raise StudyError("tune: all studies must have the same policies, sampling, slice and seeds")
+        gathered = await gather(shops, space, purse)
+    card = chosen(gathered, space, budgets, spread)
+    measured: dict[str, object] = {
+        "studies": [one.name for one in studies],
+        "tasks": [spec for one in studies for spec in one.tasks],
+        "policies": gathered.policies,
+        "fingerprints": gathered.fingerprints,
+        "sampling": studies[0].sampling[0].key,
+        "problems": len(set(gathered.pools.problem_R.tolist())),
+        "seeds": list(studies[0].seeds),
+        "samples": least,
+        "candidates": gathered.explored,
+        "new_tokens": purse.spent,
+        "spread": spread,
+        "leaves": len(card.splits) + 1,
+    }
+    return replace(card, measured=tuple(measured.items()))
+
+
+async def gather(shops: Sequence[Shop], space: Space, purse: Purse) -> Gathered:
+    """Pools and candidates of all studies, rows in the same order everywhere."""
+    import numpy as np
+
+    from ponder.cli.ledger import OverSpent
+    from ponder.cli.pools import guides_of
+    from ponder.scaling import allocate
+
+    policies = list(shops[0].study.policies)
+    try:
+        pools = [
+            joined([await shop.slices(at, guides_of(shop, len(space.guides))) for shop in shops]) for at in range(len(policies))
+        ]
+    except OverSpent as error:
+        raise StudyError(f"tune: not all scores of the guides are banked ({error}); allow more with --spend tokens=N") from None
+    rate_R = np.repeat(pools[0].correct_R_N.mean(axis=1), ORDERS)
+    pools = [one.shuffled(ORDERS, seed=space.seed) for one in pools]
+    candidates = []
+    for at, one in enumerate(pools):
+        name = policies[at] if at else ""
+        candidates += [allocate.whole(one, played, name, shares=not at) for played in space.whole(one)]
+    tried, explored = await raced(shops, len(space.guides), candidates, purse)
+    infos = [policy.info for policy in shops[0].runner.policies]
+    names, prints = [info.name for info in infos], [info.fingerprint for info in infos]
+    return Gathered(pools[0], candidates + tried, len(candidates) + explored, rate_R, names, prints)
+
+
+def joined(pools: Sequence[Pools]) -> Pools:
+    """The rows of several pools, one after the other."""
+    import numpy as np
+
+    from ponder.scaling.orders import Guide, Pools
+
+    guides = {
+        name: Guide(
+            np.concatenate([one.guides[name].scores_R_N for one in pools]),
+            np.concatenate([one.guides[name].scored_R_N for one in pools]),
+        )
+        for name in pools[0].guides
+    }
+    problem, correct, answers, tokens = (
+        np.concatenate([getattr(one, name) for one in pools])
+        for name in ("problem_R", "correct_R_N", "answers_R_N", "tokens_R_N")
+    )
+    return Pools(problem, correct, answers, tokens, guides)
+
+
+async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], purse: Purse) -> tuple[list[Candidate], int]:
+    """Searches that were tried on all problems, and how many were tried at all.
+
+    A round tries those that are left on a share of the problems, the same ones for all, and keeps those that lie highest above what the
+    strategies of whole samples reach there at as many tokens. What the purse does not allow is left out: a search with holes goes no further.
+    """
+    import numpy as np
+
+    from ponder.scaling.allocate import Candidate
+
+    left = list(range(guides, len(shops[0].runner.strategies)))
+    places = [shop.places() for shop in shops]
+    numbers = np.array([place.number for line in places for place in line])
+    names = np.random.default_rng(0).permutation(np.unique(numbers))
+    done: dict[int, list[tuple[bool, int] | None]] = {}
+    explored: set[int] = set()
+    for share, keep in ROUNDS if left else ():
+        some = set(names[: max(1, round(share * len(names)))].tolist())
+        inside = np.isin(numbers, list(some))
+        above: dict[int, float] = {}
+        for at in left:
+            found: list[tuple[bool, int] | None] = []
+            for shop, line in zip(shops, places, strict=True):
+                found += await shop.tried(shop.runner.strategies[at], [place for place in line if place.number in some])
+            if None in found:
+                continue
+            explored.add(at)
+            done[at] = found
+            right, tokens = (np.array([one[k] for one in found if one is not None], float) for k in (0, 1))
+            above[at] = float(right.mean()) - reached(whole, np.repeat(inside, ORDERS), float(tokens.mean()))
+        left = sorted(above, key=lambda at: -above[at])[:keep] if share < 1 else list(above)
+    strategies: list[Strategy] = shops[0].runner.strategies
+    made = []
+    for at in left:
+        right, tokens = (np.repeat(np.array([one[k] for one in done[at] if one is not None], np.float32), ORDERS) for k in (0, 1))
+        made.append(Candidate(repr(strategies[at]), "", right, tokens, np.zeros(len(right), np.int64)))
+    return made, len(explored)
+
+
+def reached(whole: Sequence[Candidate], rows: np.ndarray, tokens: float) -> float:
+    """The accuracy of the best whole-sample strategy within so many tokens, on these rows."""
+    within = [one for one in whole if one.tokens_R[rows].mean() <= tokens]
+    return max((float(one.right_R[rows].mean()) for one in within), default=0.0)
+
+
+def chosen(given: Gathered, space: Space, budgets: Sequence[int], spread: Spread) -> Card:
+    """The settings by cross-validation, the card on all problems, and what to expect of it by nested cross-validation."""
+    from ponder.scaling import allocate
+    from ponder.scaling.card import Card
+
+    specs = [one.spec for one in given.candidates]
+    alone = allocate.table(given.pools, given.candidates, 0, "")
+    tables: dict[tuple[int, str], Table] = {
+        (pilot, guide): allocate.table(given.pools, given.candidates, pilot, guide)
+        for pilot in space.pilots
+        for guide in ("", *given.pools.guides)
+    }
+    every = alone.problem_R >= 0
+    setting = allocate.chosen_setting(tables, space.leaves, every, given.rate_R, budgets, spread)
+    best = tables[setting.pilot, setting.guide]
+    plan = allocate.fitted(best, allocate.grown(best, setting.leaves, budgets, spread), budgets, spread)
+    expected = allocate.expected(tables, alone, specs, space.leaves, given.rate_R, budgets, spread)
+    return Card(
+        setting.pilot,
+        setting.guide,
+        plan.splits,
+        tuple(allocate.choices(best, plan, given.candidates)),
+        tuple(expected),
+    )
+
+
+def report(card: Card, purse: Purse, *, as_json: bool) -> None:
+    """What to expect, and what was chosen."""
+    from ponder.cli import output
+
+    if as_json:
+        for line in card.expected:
+            print(json.dumps({"kind": "expected", **asdict(line)}))
+        for choice in card.choices:
+            print(json.dumps({"kind": "choice", **asdict(choice)}))
+        return
+    print("\nexpected of auto, and of the best single strategy chosen alike, on problems that were not looked at\n")
+    rows = [
+        [
+            str(e.budget),
+            _shown(e.accuracy, 3),
+            _shown(e.tokens, 0),
+            _shown(e.fixed_accuracy, 3),
+            _shown(e.fixed_tokens, 0),
+            e.fixed,
+        ]
+        for e in card.expected
+    ]
+    output.table(["budget", "accuracy", "tokens", "single: accuracy", "tokens", "strategy"], rows)
+    print(f"\nthe card: a pilot of {card.pilot}{f', scored by {card.guide}' if card.guide else ''}\n")
+    for split in card.splits:
+        print(f"bin {split.bin}, {split.feature} > {split.above:.4g}: bin {split.becomes}")
+    rows = [
+        [str(c.budget), str(c.bin), f"{c.problems:g}", _shown(c.accuracy, 3), _shown(c.tokens, 0), c.strategy, c.policy]
+        for c in card.choices
+    ]
+    output.table(["budget", "bin", "problems", "accuracy", "tokens", "strategy", "policy"], rows)
+    measured = dict(card.measured)
+    print(f"ponder: {measured.get('candidates')} candidates, {purse.spent} new tokens", file=sys.stderr)
+
+
+def _shown(number: Sequence[float], digits: int) -> str:
+    value, low, high = number
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,254 @@
+"""`ponder tune` on small studies: what it refuses, what it may buy, and that its card does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+from fakes import QUESTION, Believer, Scripted, Watched, solved
+from ponder.bank import MemoryTable, TableBank
+from ponder.cli.ledger import Ledger, OverSpent, Purse
+from ponder.cli.pools import guides_of, opened
+from ponder.cli.space import Space, levels, read
+from ponder.cli.tune import split_of, tokens_of, tune
+from ponder.errors import SpecError, StudyError, UsageError
+from ponder.run import solve
+from ponder.scaling import card
+from ponder.scaling.orders import Guide, Pools
+from ponder.spec import parse
+from ponder.testing import MazePolicy
+from ponder.types import Score, Usage
+from studies import cli
+
+NOISY = r"noisy(right=('a\na\n',), fpr=0.1, price=2)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "split"),
+    [
+        ("countdown", "test"),
+        ("countdown(numbers=4, n=10)", "test"),
+        ("countdown(4, 10, 'train')", "train"),
+        ("chain(n=10, split='train')", "train"),
+        ("maze(n=4)", None),
+        ("jsonl:file.jsonl", None),
+    ],
+)
+def test_the_split_of_a_task_is_read_off_its_spec(spec, split):
+    assert split_of(spec) == split
+
+
+def test_a_budget_is_of_whole_tokens():
+    assert [tokens_of("tokens=1000"), tokens_of("tokens = 1_000")] == [1000, 1000]
+    assert tokens_of("tokens=0", least=0) == 0
+    for text in ("samples=3", "tokens=0", "tokens=1.5", "1000", "tokens=10,samples=3"):
+        with pytest.raises(StudyError, match=r"^budget .* a card is for whole tokens, at least 1; write tokens=1000$"):
+            tokens_of(text)
+
+
+# What is bought
+
+
+def bought(purse, strategy="self_consistency(n=4)", policy=None, bank=None, verifier=None):
+    bank = bank or TableBank(MemoryTable())
+    made = parse(strategy, "strategies")
+    if verifier is not None:
+        made = type(made)(n=4, verifier=verifier)
+    return asyncio.run(solve(made, QUESTION, policy or Scripted([("x", "stop", 3)]), bank=Ledger(bank, purse))), bank
+
+
+def test_what_is_banked_is_bought_once():
+    purse = Purse()
+    outcome, bank = bought(purse)
+    assert (purse.spent, outcome.spent.usage.completion) == (12, 12)
+    again, _ = bought(purse, bank=bank)
+    assert (purse.spent, again) == (12, outcome)
+
+
+def test_scores_are_bought_once_and_prefixes_count_once():
+    purse, verifier = Purse(), Believer(usage=Usage(scored=5, calls=1), fingerprint="dear")
+    _, bank = bought(purse, "best_of_n(n=4, verifier=oracle())", MazePolicy(0.5, 20), verifier=verifier)
+    assert (purse.written, purse.read) == (80, 20)
+    bought(purse, "best_of_n(n=4, verifier=oracle())", MazePolicy(0.5, 20), bank, verifier)
+    assert purse.spent == 100
+
+
+def test_a_search_is_charged_for_reading_each_position_once():
+    class Reader:
+        fingerprint = "reader"
+
+        async def score(self, chains, run):
+            return [card_score(len(chain.text)) for chain in chains]
+
+    def card_score(length):
+        return Score(0.5, usage=Usage(scored=length, calls=1))
+
+    purse, bank = Purse(), TableBank(MemoryTable())
+    made = parse("beam(width=1, branch=1, verifier=confidence)", "strategies")
+    outcome = solved(type(made)(1, 1, Reader()), MazePolicy(0.5, 4), bank=Ledger(bank, purse))
+    assert purse.read == outcome.spent.usage.scored == 8, "four lines of two characters, each read once"
+
+
+def test_nothing_is_bought_past_the_limit_and_what_was_bought_is_kept():
+    purse, policy, bank = Purse(limit=20), Watched(Scripted([("x", "stop", 3)])), TableBank(MemoryTable())
+    bought(Purse(), "self_consistency(n=2)", policy, bank)
+    with pytest.raises(OverSpent, match=r"^0 of 20 new tokens are spent, and what comes next may take \d+$"):
+        bought(purse, policy=policy, bank=bank)
+    assert purse.spent == 0
+    assert policy.children == 2
+    assert purse.pending == 0
+    outcome, _ = bought(purse, "self_consistency(n=2)", policy, bank)
+    assert outcome.spent.samples == 2, "a replay is free on an empty purse"
+    assert policy.children == 2
+
+
+# What there is to choose from
+
+
+def test_families_are_filled_with_every_guide_and_drawn_in_turn():
+    family = {"spec": "beam(width={width}, branch=2, verifier={guide})", "width": [1, 2]}
+    other = {"spec": "mcts(simulations={n}, branch=2, verifier=confidence)", "n": [4, 8]}
+    space = Space(guides=("confidence()", "confidence('marco')"), draws=5, search=(family, other))
+    found = space.searches()
+    assert len(set(found)) == 5
+    assert [spec.split("(")[0] for spec in found] == ["beam", "mcts", "beam", "mcts", "beam"]
+    assert found == space.searches()
+    assert found != Space(guides=space.guides, draws=5, search=(family, other), seed=1).searches()
+    with pytest.raises(StudyError, match=r"^space: 'beam\(width=\{w\}\)' cannot be filled"):
+        Space(draws=1, search=({"spec": "beam(width={w})", "w": 3},)).searches()
+    with pytest.raises(SpecError, match=r"there is no strategy 'bean'"):
+        Space(draws=1, search=({"spec": "bean(width={w})", "w": [3]},)).searches()
+
+
+def test_guides_left_out_are_those_of_the_study_without_graders(tmp_path):
+    specs = ["best_of_n(n=2, verifier=confidence)", "weighted_vote(n=2, verifier=oracle())", "sample"]
+    space = read(None, [parse(spec, "strategies") for spec in specs], 3)
+    assert space.guides == ("confidence()",)
+    assert space.pilots == (1, 2)
+    file = tmp_path / "space.toml"
+    for text, message in (
+        ("size = [1]", "size = [1]: Extra inputs are not permitted"),
+        ("pilots = [9]", "pilots = [9] must lie in 1..3"),
+        ("=", "is not TOML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(StudyError) as caught:
+            read(file, [], 3)
+        assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_levels_are_quantiles_of_a_guides_own_scores():
+    scores = np.linspace(0, 1, 101)[None, :]
+    pools = Pools(np.array([0]), scores > 2, np.zeros((1, 101), int), np.ones((1, 101)), {"g": Guide(scores, scores * 0)})
+    assert levels(pools, "g") == pytest.approx([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99], abs=1e-4)
+    silent = Pools(np.array([0]), scores > 2, np.full((1, 101), -1), np.ones((1, 101)), {"g": Guide(scores, scores * 0)})
+    assert levels(silent, "g") == []
+
+
+# The verb
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A maze of which one sample in three is right, with eight samples of sixteen problems."""
+    where = tmp_path_factory.mktemp("tune")
+    words = [
+        "--task",
+        "maze(n=16, depth=2)",
+        "--policy",
+        "maze(0.6, 2)",
+        "--strategy",
+        "sample",
+        "--slice",
+        "8",
+        "--allow-oracle",
+    ]
+    done = cli("run", *words, "--out", "study", cwd=where)
+    assert done.returncode == 0, done.stderr
+    (where / "space.toml").write_text(
+        f"guides = [{NOISY!r}]\ndraws = 2\nleaves = [1, 2]\n[[search]]\n"
+        "spec = 'beam(width={{width}}, branch=2, verifier={{guide}})'\nwidth = [1, 2]\n".replace("{{", "{").replace("}}", "}")
+    )
+    return where
+
+
+@pytest.mark.slow
+def test_it_writes_a_card_that_auto_executes_as_promised(study):
+    done = cli("tune", "study", "--budget", "tokens=30", "--budget", "tokens=8", "--out", "card.toml", "--space", "space.toml",
+               "--spend", "tokens=100000", "--json", cwd=study)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["kind"] for line in lines} == {"expected", "choice"}
+    made = card.read(str(study / "card.toml"))
+    assert made.budgets == [8, 30]
+    measured = dict(made.measured)
+    assert measured["problems"] == 16
+    assert measured["new_tokens"] > 0, "scores and searches were not banked"
+    mean = {e.budget: e.tokens.value for e in made.expected}
+    assert all(tokens <= 1.5 * budget for budget, tokens in mean.items())
+    again = cli("tune", "study", "--budget", "tokens=30", "--budget", "tokens=8", "--out", "again.toml", "--space", "space.toml",
+                "--spend", "tokens=100000", cwd=study)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    second = card.read(str(study / "again.toml"))
+    assert second.choices == made.choices, "a second time everything is replayed, and the card is the same"
+    assert dict(second.measured)["new_tokens"] == 0
+
+
+def refused(study, name, *budgets, **how):
+    """What `ponder tune` says when it will not."""
+    with pytest.raises(UsageError) as caught:
+        tune([study / name], budget=list(budgets or ["tokens=30"]), out=study / "none.toml", **how)
+    assert not (study / "none.toml").exists()
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_bought_is_said_and_nothing_is_written(study):
+    space = study / "space2.toml"
+    space.write_text(f"guides = [{NOISY.replace('price=2', 'price=3')!r}]\n")
+    said = refused(study, "study", space=space)
+    assert said.startswith("tune: not all scores of the guides are banked (0 of 0 new tokens are spent")
+    assert said.endswith("allow more with --spend tokens=N")
+
+
+@pytest.mark.slow
+def test_it_refuses_a_test_split_a_study_without_a_slice_and_a_budget_that_buys_nothing(study):
+    (study / "test").mkdir()
+    (study / "test" / "study.db").touch()
+    (study / "test" / "study.resolved.toml").write_text("tasks = ['chain(n=3)']\npolicies = ['lab']\nstrategies = ['sample']\n")
+    assert refused(study, "test").endswith(
+        "chain(n=3) is the test split; choose on training problems (split='train'), or give --on-test if no result is meant"
+    )
+    assert "has no slice of whole samples to choose from" in refused(study, "test", on_test=True)
+    assert refused(study, "study", "tokens=1").startswith("a budget of 1 tokens is below")
+    assert "nowhere: holds no study (study.db is missing)" in refused(study, "nowhere")
+    assert refused(study, "study", spread="all") == "tune: spread = 'all' must be mean or each"
+
+
+@pytest.mark.slow
+def test_a_shop_reads_the_slice_as_it_was_drawn(study):
+    async def looked():
+        async with opened(study / "study", ["confidence('marco')"] * 0, ["self_consistency(n=3)"], Purse(limit=0), 100) as shop:
+            pools = await shop.slices(0, guides_of(shop, 0))
+            tried = await shop.tried(shop.runner.strategies[0], shop.places())
+            return pools, tried, [place.number for place in shop.places()]
+
+    pools, tried, numbers = asyncio.run(looked())
+    assert numbers == pools.problem_R.tolist() == list(range(100, 116))
+    assert pools.correct_R_N.shape == (16, 8)
+    assert 0.2 < pools.correct_R_N.mean() < 0.55
+    assert np.all(pools.tokens_R_N[pools.answers_R_N >= 0] == 2)
+    assert all(one is not None and one[1] == pools.tokens_R_N[row, :3].sum() for row, one in enumerate(tried))
+
+
+@pytest.mark.slow
+def test_a_guide_that_reads_what_was_not_banked_is_refused(study):
+    async def looked():
+        async with opened(study / "study", ["confidence('marco')"], [], Purse(limit=0), 0):
+            pass
+
+    with pytest.raises(StudyError, match=r"its samples were banked with 0 alternatives for each token, and a guide reads 5"):
+        asyncio.run(looked())
