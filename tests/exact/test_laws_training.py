@@ -47,6 +47,7 @@ def test_noisy_runs_give_the_exponents_within_a_tenth_and_intervals_that_hold_th
         found = fit.parameters[name]
         assert found.value == pytest.approx(HOFFMANN[name], rel=0.1)
         assert found.low < HOFFMANN[name] < found.high
+    assert fit.lost == 0
     best = compute_optimal(fit, BUDGET)
     assert best.parameters.low < 3.22e10 < best.parameters.high
 
