@@ -30,9 +30,9 @@ from ponder.testing.endpoint import EndpointStats, FakeEndpoint
 
 LATENCY = 0.1
 SLIPS = 0.4
-WARM_UP = 2.0
-TRIAL = 3.0
-AT_ONCE = (1, 8, 32, 128)
+WARM_UP = 3.0
+TRIAL = 4.0
+AT_ONCE = (1, 4, 16, 64)
 STOP = {
     "stop_token": "The answer is",
     "step_token": "line break",

@@ -8,6 +8,7 @@ worker has a client of its own, since one holds at most 100 connections.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import warnings
 
@@ -38,16 +39,21 @@ async def main(url: str, search: str, stop: str, at_once: int, warm_up: float) -
     token = CONCLUSION if stop == "stop" else None
     steps = StepGeneration(max_steps=MOST_STEPS, step_token="\n", stop_token=token, temperature=TEMPERATURE)
     strategy = BeamSearch(steps, guide, beam_width=WIDTH) if search == "beam" else ParticleFiltering(steps, guide)
+    context = ssl.create_default_context()  # one for all: making it takes longer than a search
+    models = [
+        OpenAICompatibleLanguageModel(url, "none", "fake", max_completion_tokens=MAX_TOKENS, ssl_context=context)
+        for _ in range(at_once)
+    ]
     problems = Problems()
     numbers = iter(problems)
 
-    async def worker() -> None:
-        async with OpenAICompatibleLanguageModel(url, "none", "fake", max_completion_tokens=MAX_TOKENS) as model:
+    async def worker(model: OpenAICompatibleLanguageModel) -> None:
+        async with model:
             for number in numbers:
                 reply = await strategy.ainfer(model, prompt(number), budget=SAMPLES)
                 problems.done(number, reply["content"])
 
-    await asyncio.gather(*(worker() for _ in range(at_once)))
+    await asyncio.gather(*map(worker, models))
     problems.finish(warm_up, "its-hub", "aiohttp", scored=guide.scored)
 
 
