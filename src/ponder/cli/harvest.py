@@ -18,6 +18,7 @@ from ponder.bank import Row, replay
 from ponder.cli.runner import sampling_of, verdict_key
 from ponder.cli.verbs import open_study
 from ponder.core import END, Ask, Pool, Sampling
+from ponder.errors import DataError
 from ponder.learners.datasets import Sample, steps_of
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.types import Chain, Problem, Question, Verdict
@@ -35,15 +36,18 @@ def harvest(folders: Sequence[Path], *, separator: str = "\n", skipped: Counter[
     verdict; beyond it only those have one that a strategy proposed, which are not a fair draw: declare a slice as wide as the
     widest strategy where rates matter.
 
-    Raises `StudyError` for a folder without a study, `CorruptError` for a damaged one.
+    Raises `StudyError` for a folder without a study, `CorruptError` for a damaged one, and `DataError` for two problems under one id: those
+    that ask different things and have different references. (One problem may be asked in several forms.)
     """
     skipped = Counter() if skipped is None else skipped
     known: set[tuple[str, Pool, int, str]] = set()
     unjudged: set[tuple[str, Pool, int, str]] = set()
+    first: dict[str, tuple[Problem, Path]] = {}
     for folder in folders:
         with ExitStack() as stack:
             _, journal, table = open_study(folder, stack)
-            for problem, verdicts, draw in _asked(journal):
+            for problem, verdicts, draw in asked(journal):
+                _check_same(problem, folder, *first.setdefault(problem.question.id, (problem, folder)))
                 for pool, row in draw.rows(table, problem.question):
                     name = (problem.question.id, pool, row.index, row.step.text)
                     verdict = verdicts.get(verdict_key(Chain(problem.question.messages).then(row.step, row.finish)))
@@ -60,12 +64,27 @@ def harvest(folders: Sequence[Path], *, separator: str = "\n", skipped: Counter[
         skipped[NO_VERDICT] += len(unjudged - known)
 
 
+def _check_same(problem: Problem, folder: Path, other: Problem, where: Path) -> None:
+    """A split, a cap, a rate and a reference go by the id: two problems under one would be taken for one."""
+    if problem.reference != other.reference and problem.question.messages != other.question.messages:
+        raise DataError(
+            f"the id {problem.question.id!r} stands for two problems, one of {where} with the reference {other.reference!r:.60} and one of "
+            f"{folder} with {problem.reference!r:.60}; give problems of different files different ids, as with jsonl(path, id=...), and run "
+            "one study again with --bank, which pays for no sample twice"
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class _Draw:
-    """What all cells of a study have in common that drew from the same pools, under the largest of their caps."""
+class Source:
+    """What all cells of a study have in common that drew from the same pools, under the largest of their caps.
+
+    task and policy are fingerprints, task_name and policy_name what people call them.
+    """
 
     task: str
+    task_name: str
     policy: str
+    policy_name: str
     seed: int
     sampling: Sampling
     grows: bool
@@ -82,7 +101,7 @@ class _Draw:
                 yield pool, under
 
 
-def _asked(journal: Journal) -> Iterator[tuple[Problem, dict[str, Verdict], _Draw]]:
+def asked(journal: Journal) -> Iterator[tuple[Problem, dict[str, Verdict], Source]]:
     """Every problem of every draw, with its verdicts by the grader that judged last."""
     store = StudyStore(journal)
     for draw in _draws(journal):
@@ -91,11 +110,12 @@ def _asked(journal: Journal) -> Iterator[tuple[Problem, dict[str, Verdict], _Dra
             yield problem, store.verdicts(draw.task, problem.question.id, str(newest[0][0])) if newest else {}, draw
 
 
-def _draws(journal: Journal) -> list[_Draw]:
-    widest: dict[tuple[str, str, int, str], _Draw] = {}
+def _draws(journal: Journal) -> list[Source]:
+    widest: dict[tuple[str, str, int, str], Source] = {}
     for (text,) in journal.read("SELECT DISTINCT cell FROM runs ORDER BY cell"):
         cell = json.loads(str(text))
-        one = _Draw(cell["problems"], cell["fingerprint"], cell["seed"], sampling_of(cell["sampling"]), "redraws" not in cell)
+        names = cell["problems"], cell["task"], cell["fingerprint"], cell["policy"]
+        one = Source(*names, cell["seed"], sampling_of(cell["sampling"]), "redraws" not in cell)
         name = (one.task, one.policy, one.seed, one.sampling.key)
         if name not in widest or one.sampling.max_tokens > widest[name].sampling.max_tokens:
             widest[name] = one

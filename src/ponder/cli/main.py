@@ -245,7 +245,7 @@ def export(
     *studies, file = paths
     if not studies:
         raise UsageError(f"export: {file} is one path; give the studies, then the file to write")
-    if as_ in ("inspect", "lm_eval"):
+    if as_ == "inspect" or as_ == "lm_eval":
         from ponder.cli import interchange
 
         interchange.write(studies, file, as_)
