@@ -297,6 +297,7 @@ def test_facts_are_read_with_their_defaults_and_wrong_ones_are_named(tmp_path):
         ('{"step": ""}', "step = '' must be the text that ends a step"),
         ('{"step": 1}', "step = 1 must be the text"),
         ("[1]", "cannot be read as the facts of a reward model"),
+        ("[" * 100_000, "cannot be read as the facts of a reward model"),
         ("{", "cannot be read as the facts of a reward model"),
     ):
         file.write_text(text)

@@ -170,6 +170,18 @@ def test_what_is_no_model_is_refused(tmp_path):
         _ = Likelihood("nowhere").fingerprint
     with pytest.raises(DataError, match=r"holds no model \(config.json: .*\); give a folder that a learner wrote$"):
         scored(Likelihood(str(tmp_path)), chain(ANSWERS[0]))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    save(damaged, SHAPE, random_tensors(2) | {"score.weight": np.ones((1, SHAPE.width), np.float32)})
+    with pytest.raises(DataError, match=r"damaged: no language model of the lab .*; one with a value head is reward_model\('"):
+        scored(Likelihood(str(damaged)), chain(ANSWERS[0]))
+    whole = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"damaged: no language model of the lab \(Error while deserializing"):
+        scored(Likelihood(str(damaged)), chain(ANSWERS[0]))
+    (damaged / "reward.json").write_text("[]")
+    with pytest.raises(DataError, match=r"reward.json: is not what a learner wrote .*; train the verifier again$"):
+        scored(Likelihood(str(damaged), "small"), chain(ANSWERS[0]))
     with pytest.raises(UsageError, match=r"^likelihood: beta = 0 must be above 0$"):
         Likelihood("small", "base", beta=0)
 

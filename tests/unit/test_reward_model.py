@@ -67,6 +67,15 @@ def test_a_process_score_has_the_values_after_each_step_and_the_last_is_its_valu
     assert outcome.spent.usage.scored == sum(score.usage.scored for score in scores)
 
 
+def test_a_logit_that_is_no_number_is_no_score_and_is_paid_for(tmp_path):
+    path = folder(tmp_path / "orm", kind="outcome")
+    save(tmp_path / "orm", SHAPE, random_tensors() | {"score.weight": np.full((1, SHAPE.width), np.nan)})
+    scores, _ = scored(RewardModel(path), CHAINS[:1])
+    assert scores[0].value is None
+    assert scores[0].error.startswith("reward_model: the model's logit is no finite number")
+    assert scores[0].usage.scored > 0
+
+
 @pytest.mark.parametrize("how", AGGREGATES)
 def test_reward_json_says_how_steps_become_one_number(tmp_path, how):
     scores, _ = scored(RewardModel(folder(tmp_path / how, kind="process", aggregate=how)))

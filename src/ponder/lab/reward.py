@@ -71,7 +71,7 @@ def read_facts(file: Path) -> Facts:
     """
     try:
         given = dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as the facts of a reward model ({error})") from None
     facts = Facts(**{field.name: given[field.name] for field in fields(Facts) if field.name in given})
     for name, value, allowed in (

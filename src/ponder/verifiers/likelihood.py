@@ -195,8 +195,15 @@ def _open(path: str) -> _Model:
 @cache
 def _load(path: str) -> _Model:
     """The model of a folder, once per process."""
+    from safetensors import SafetensorError
+
     if _is_lab(path):
-        return _Lab(lab.load(path))
+        try:
+            return _Lab(lab.load(path))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise DataError(
+                f"likelihood: {path}: no language model of the lab ({error}); one with a value head is reward_model({path!r})"
+            ) from error
     for needed in ("torch", "transformers"):
         if importlib.util.find_spec(needed) is None:
             raise MissingExtraError(needed, "hf")
@@ -228,7 +235,7 @@ def _is_lab(path: str) -> bool:
     try:
         config = json.loads((Path(path) / "config.json").read_text("utf-8"))
         return bool(config.get("vocab_size") == len(VOCABULARY) and config.get("num_key_value_heads") == 1)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"likelihood: {path}: holds no model (config.json: {error}); give a folder that a learner wrote"
         ) from None
@@ -250,7 +257,10 @@ def _digest(path: str, *also: str) -> str:
 def _check_reference(path: str, reference: str) -> None:
     """Training notes which generator it started from; a reward against any other means nothing."""
     note = Path(path) / "reward.json"
-    told = json.loads(note.read_text("utf-8")).get("reference", {}).get("fingerprint") if note.is_file() else None
+    try:
+        told = json.loads(note.read_text("utf-8")).get("reference", {}).get("fingerprint") if note.is_file() else None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"likelihood: {note}: is not what a learner wrote ({error}); train the verifier again") from None
     if told is not None and told != _digest(reference):
         raise DataError(
             f"likelihood: {path} was trained with a reference whose weights are {told}, and those of {reference} are {_digest(reference)}; "

@@ -123,7 +123,10 @@ def find(name: str) -> Path:
 def _shape(name: str, folder: Path, facts: Facts | None) -> str:
     if facts is not None:
         return "orm" if facts.kind == "outcome" else "process"
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    try:
+        config = dict(json.loads((folder / "config.json").read_text("utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"reward_model({name!r}): {folder}/config.json describes no model ({error})") from None
     kind, known = " ".join(config.get("architectures") or ()), f"{name} {config.get('_name_or_path', '')}".lower()
     for shape, told in (
         ("qwen_prm", "ProcessRewardModel" in kind),
@@ -235,7 +238,7 @@ class _Loaded:
         how = {"trust_remote_code": False, "local_files_only": True, **more}
         try:
             return auto.from_pretrained(self.owner.folder, **how)  # type: ignore[attr-defined]  # the Auto classes share no typed base
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except Exception as error:  # of several libraries, some of which raise nothing narrower
             raise SetupError(
                 f"{self.owner}: transformers cannot load {self.owner.folder} on {self.owner.device}: {error}"
             ) from error

@@ -36,8 +36,8 @@ class RewardModel:
 
     Value: the logistic function of the model's logit; of a process model, of the values after each step (`Score.steps`) what reward.json
     says, else the last: `aggregated(...)` takes another. Raw: the logit of the value. Usage: positions of the prompt, and of the answer.
-    No score, with the reason: an empty chain, one longer than the model's positions, text outside the lab's vocabulary, a server that
-    failed. Raises `UsageError` for a path that leads nowhere, `DataError` for files that are no reward model.
+    No score, with the reason: an empty chain, one longer than the model's positions, text outside the lab's vocabulary, a logit that is
+    no finite number, a server that failed. Raises `UsageError` for a path that leads nowhere, `DataError` for files that are no reward model.
     """
 
     path: str
@@ -171,6 +171,10 @@ def reading(asked: Asked, logits: Sequence[float]) -> Reading:
     import numpy as np
 
     usage = Usage(prompt=asked.prompt, scored=len(asked.ids) - asked.prompt, calls=1)
+    if not np.isfinite(logits).all():
+        return Reading(
+            error="the model's logit is no finite number: its weights are damaged, or too large for its dtype", usage=usage
+        )
     return Reading(logistic(np.asarray(logits, np.float64)).tolist(), logits, usage)
 
 
