@@ -20,7 +20,7 @@ from ponder.cli.harvest import KNOWN, NO_TEXT, NO_VERDICT, harvest
 from ponder.cli.runner import Runner
 from ponder.cli.study import Study, write
 from ponder.core import END, LINE, Ask, PolicyInfo, Sampling
-from ponder.errors import StudyError
+from ponder.errors import DataError, StudyError
 from ponder.lab.problems import problems as lab_problems
 from ponder.learners.datasets import solve_rates
 from ponder.store import Journal, SqliteTable, StudyStore
@@ -278,3 +278,23 @@ def test_a_study_on_the_lab_is_harvested_as_its_store_holds_it(tmp_path, family)
     right = Counter(one.problem for one in found if one.correct)
     assert solve_rates(found) == {problem: right[problem] / 4 for problem in asked}
     assert asdict(found[0])["tokens"] > 0
+
+
+def test_two_problems_under_one_id_are_an_error_and_one_asked_twice_is_not(tmp_path):
+    def bank(name, question, gold):
+        line = {
+            "problem": "1",
+            "gold": gold,
+            "question": question,
+            "samples": [{"answer": "5", "correct": True, "text": "It is 5."}],
+        }
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line))
+        importing.bring(tmp_path / f"{name}.jsonl", tmp_path / name, None)
+        return tmp_path / name
+
+    first = bank("a", "What is 2 + 3?", "5")
+    assert len(harvested(first, bank("b", "Add 2 and 3.", "5"))[0]) == 2
+    with pytest.raises(
+        DataError, match=r"the id '1' stands for two problems, one of .*a with the reference '5' and one of .*c with '7'"
+    ):
+        harvested(first, bank("c", "What is 3 + 4?", "7"))
