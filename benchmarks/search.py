@@ -9,8 +9,9 @@ serve it best, which are printed, and once without a stop text, as it then never
 
 Every arm is first tried with several numbers of problems at once, and measured with the one that suits it best; the measured
 arms take turns, each in a process of its own. Problems are counted by the arm, requests and tokens by the endpoint, accuracy over
-the problems that both of a pair have solved. Server and client share the machine's cores: read the ratios. What one at a time
-shows is latency; a search has as many levels in either, so that requests, not levels, make the difference.
+the problems that both of a pair have solved. Server and client share the machine's cores: read the ratios. Asked one at a
+time, both wait for the same levels of a search and hardly differ; with many at once the requests count, and ponder sends one for all
+children of a prefix. Its beam begins with width * branch first steps, its_hub's with width, so it writes more and reads less.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ ARMS = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one arm, all its rounds: means a problem, and seconds a problem as problems follow one another. correct: problem by problem, of the first round."""
+    """Of one arm, all its rounds: means a problem, and seconds a problem as problems follow one another. correct: problem by problem, of the longest round."""
 
     at_once: int
     problems: int
