@@ -313,3 +313,35 @@ def test_parquet_needs_an_extra_and_says_which(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError):
         read(tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"completions": "ab"}, "completions must be a list of texts"),
+        ({"completions": ["a", ""]}, "none of them empty"),
+        ({"completions": [1, "b"]}, "completions must be a list of texts"),
+        ({"labels": [1.0]}, "1 labels for 2 steps"),
+        ({"labels": [1.0, float("nan")]}, "a label is nan"),
+        ({"labels": [1.0, "0"]}, "not supported between"),
+        ({"problem": 7}, "problem must be a text"),
+        ({"finished": "no"}, "finished true or false"),
+        ({"prompt": [{"role": "user", "content": 5}]}, "the content of a message must be a text"),
+        ({"prompt": None}, "not iterable"),
+    ],
+)
+def test_labels_of_another_shape_are_refused_with_their_row(tmp_path, change, message):
+    good = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "completions": ["a", "b"],
+        "labels": [1.0, None],
+        "problem": "p",
+        "finished": True,
+    }
+    file = tmp_path / "labels.jsonl"
+    file.write_text(json.dumps(good) + "\n" + json.dumps(good | change) + "\n")
+    with pytest.raises(DataError, match=rf"labels.jsonl:2: is not what an export wrote .*{message}"):
+        read_stepwise(file)
+    file.write_text(json.dumps(good) + "\n" + "[" * 100_000)
+    with pytest.raises(DataError, match=r"labels.jsonl:2: is not what an export wrote"):
+        read_stepwise(file)

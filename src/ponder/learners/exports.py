@@ -186,6 +186,10 @@ def read_stepwise(path: Path) -> list[Stepwise]:
     for place, row in _rows(path):
         with _as_written(place):
             steps, labels = tuple(row["completions"]), tuple(row["labels"])
+            if not (isinstance(row["completions"], list) and all(isinstance(step, str) and step for step in steps)):
+                raise ValueError("completions must be a list of texts, none of them empty")
+            if not (isinstance(row["problem"], str) and isinstance(row["finished"], bool)):
+                raise ValueError("problem must be a text, and finished true or false")
             found.append(Stepwise(row["problem"], _messages(row), steps, labels, row["finished"]))
     return found
 
@@ -326,7 +330,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 def _as_written(place: str) -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{place}: is not what an export wrote ({error!r}); export it again") from None
 
 
@@ -340,4 +344,6 @@ def _sample(row: dict[str, Any], place: str, prefix: str, column: str) -> Sample
 
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
+    if not all(isinstance(message["content"], str) for message in row["prompt"]):
+        raise ValueError("the content of a message must be a text")
     return tuple(Message(message["role"], (message["content"],)) for message in row["prompt"])
