@@ -67,6 +67,8 @@ TABLE = Surface(((1, 0), (2, 0), (1, 1), (2, 1)), (1.0, 2.0, 3.0, 6.0), np.array
 
 def test_the_best_allocation_is_the_most_accurate_that_can_be_paid():
     assert [TABLE.allocations[TABLE.best(b)] for b in (1, 2, 5, 6)] == [(1, 0), (2, 0), (2, 0), (2, 1)]
+    even = Surface(((1, 2), (1, 1)), (2.0, 1.0), np.array([[0.5, 0.5]]))
+    assert even.allocations[even.best(9)] == (1, 1)  # the cheapest of equals
     with pytest.raises(ValueError, match=r"budget 0.5 pays for no allocation; the cheapest costs 1"):
         TABLE.best(0.5)
 

@@ -20,7 +20,7 @@ COUNT = Rules.read()
         ("Does this equal 24? Yes.", "verification"),
         ("Plugging it back gives 0.", "verification"),
         ("Wait, the second term is negative.", "backtracking"),
-        ("This doesn\u2019t work, so I go back to the pair 3 and 8.", "backtracking"),
+        ("This doesn\u2019t work at all.", "backtracking"),
         ("Let's try a different approach.", "backtracking"),
         ("I made a mistake in the carry.", "backtracking"),
         ("Step 1 is to find the area.", "subgoals"),
