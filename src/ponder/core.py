@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from ponder.errors import BudgetError, UsageError
+from ponder.errors import BudgetError, CapabilityError, UsageError
 from ponder.types import Chain, Problem, Score, Step, Usage, Verdict
 
 if TYPE_CHECKING:  # the run is defined on this contract; strategies and verifiers only need its name
@@ -275,6 +275,22 @@ def batches(n: int, size: int) -> Iterator[int]:
     if n < 1 or size < 1:
         raise UsageError(f"n = {n} in batches of {size}: both must be at least 1")
     return (min(size, n - start) for start in range(0, n, size))
+
+
+def continues(thing: object) -> bool:
+    """Whether a strategy, or one within it, goes on from partial answers after whole ones: it says so by `continues`.
+
+    A strategy whose first call makes a step need not say so.
+    """
+    return any(getattr(part, "continues", False) for part in parts(thing))
+
+
+def whole_only(info: PolicyInfo) -> CapabilityError:
+    """What to raise where a policy that gives whole answers only is to go on from a part of one."""
+    return CapabilityError(
+        f"{info.name}: cannot go on from a partial answer (no 'continue' capability), which steps need; "
+        "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
+    )
 
 
 def logprobs_needed(*things: object) -> int:

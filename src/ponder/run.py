@@ -36,9 +36,11 @@ from ponder.core import (
     Strategy,
     Until,
     Verifier,
+    continues,
     cut,
     logprobs_needed,
     room,
+    whole_only,
 )
 from ponder.errors import BudgetError, BudgetExhausted, CapabilityError, OracleError, UsageError
 from ponder.types import Chain, Question, Score, Step, Verdict
@@ -332,10 +334,7 @@ class Run:
             if chain.finish is not None:
                 chain.then(Step(""))  # raises with the reason
             if (chain.steps or until != END) and "continue" not in policy.info.capabilities:
-                raise CapabilityError(
-                    f"{policy.info.name}: cannot go on from a partial answer (no 'continue' capability), which steps need; "
-                    "use an engine that continues an assistant message or offers the completions route, or a strategy of whole samples"
-                )
+                raise whole_only(policy.info)
 
     def _places(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Place]:
         """The next child of each parent, not counted yet; those of one parent are numbered together."""
@@ -408,6 +407,8 @@ async def solve(
             f"{policy.info.name}: gives no token probabilities (no 'logprobs' capability), which {strategy!r} reads; "
             "use an engine that gives them, or a verifier that does not need them"
         )
+    if continues(strategy) and "continue" not in policy.info.capabilities:
+        raise whole_only(policy.info)
     sampling = replace(sampling, logprobs=max(sampling.logprobs, needed))
     meter = Meter(budget or Budget(), clock, clock())
     key = answer or _whole_text

@@ -9,9 +9,10 @@ import pytest
 
 from fakes import QUESTION, ROOT, first_word, solved
 from ponder.core import PolicyInfo
-from ponder.errors import DataError
+from ponder.errors import CapabilityError, DataError
 from ponder.prompting import ask, read
 from ponder.strategies.evolve import Evolve
+from ponder.strategies.qalign import Qalign
 from ponder.strategies.stages import Stages
 from ponder.types import Message, Step, Usage, user
 from searches import Table, Values
@@ -148,3 +149,14 @@ def test_the_question_is_filled_in_once_and_what_stands_before_it_stays():
     messages = (Message("system", ("Be brief.",)), user("What is {attempts}?"))
     told = ask("{question} | {attempts} | {unknown}", messages, attempts="{question}")
     assert told == (messages[0], user("What is {attempts}? | {question} | {unknown}"))
+
+
+@pytest.mark.parametrize("inner", [Evolve(2, 1, Values({}), mutate="step"), Qalign(1, Values({}))])
+def test_what_goes_on_from_whole_answers_is_refused_before_the_first_is_paid_for(inner):
+    policy = Parrot(("A", "stop"))
+    policy.info = PolicyInfo("parrot", "parrot", frozenset({"seed", "n"}))
+    with pytest.raises(CapabilityError, match=r"^parrot: cannot go on from a partial answer"):
+        solved(inner, policy)
+    assert policy.count == 0
+    outcome = solved(Evolve(2, 1, Values({"A": 0.5}), mutate="prompt"), policy)  # which needs none
+    assert outcome.spent.samples == 4

@@ -51,6 +51,11 @@ class Evolve:
             raise UsageError(f"evolve: mutate = {self.mutate!r} must be prompt or step")
         read(self.prompt, "question", "attempts")
 
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on from partial answers (`ponder.core.continues`)."""
+        return self.mutate == "step"
+
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
         choice, random, pool = Choice(self.final, self.accept), run.random(root, "evolve"), list[Worth]()

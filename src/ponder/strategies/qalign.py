@@ -43,6 +43,11 @@ class Qalign:
         if not self.beta > 0:
             raise UsageError(f"qalign: beta = {self.beta} must be above 0")
 
+    @property
+    def continues(self) -> bool:
+        """It goes on from partial answers (`ponder.core.continues`)."""
+        return True
+
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
         choice, random = Choice(self.final, self.accept), run.random(root, "qalign")
