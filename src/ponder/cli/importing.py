@@ -10,18 +10,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ponder.bank import Row
 from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Cell, Draw, record, run_id, verdict_key
 from ponder.cli.study import check, write
 from ponder.core import END, Ask, Budget, Outcome, PolicyInfo, Sampling, Spent, Task, Until
-from ponder.errors import DataError, StudyError
+from ponder.errors import DataError, MissingExtraError, StudyError
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.types import JSON, Chain, Finish, Problem, Question, Score, Step, Usage, Verdict, user
 
 MAX_TOKENS = 1_000_000
 """Cap recorded for imported samples, whose own cap is not known."""
+MOST_ROWS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def bring(file: Path, out: Path | None, name: str | None) -> None:
 
 async def _keep(journal: Journal, name: str, fingerprint: str, read: Sequence[tuple[Problem, list[Sample]]]) -> None:
     policy = _Elsewhere(PolicyInfo(name, fingerprint, frozenset()))
-    task = Task(name, fingerprint, tuple(problem for problem, _ in read), lambda _: None, _GivenVerdicts())
+    problems = tuple(problem for problem, _ in read)
+    task = Task(name, _problems_digest(problems), problems, lambda _: None, _GivenVerdicts())
     sampling = Sampling(max_tokens=MAX_TOKENS)
     cell = Cell(task, policy, sampling, 0)
     store, table = StudyStore(journal), SqliteTable(journal)
@@ -121,22 +124,18 @@ async def _keep(journal: Journal, name: str, fingerprint: str, read: Sequence[tu
         await store.keep_run(record(run, cell, problem, draw, Budget(), outcome, correct=False), outcome)
 
 
+def _problems_digest(problems: Sequence[Problem]) -> str:
+    """Identity of the problems alone: two files of samples of the same problems can be compared."""
+    told = sorted(json.dumps([p.question.id, p.question.messages[0].text, p.reference]) for p in problems)
+    return f"imported-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
+
+
 def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); give the path of a JSONL file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 (byte {error.start}); convert it first") from None
     seen: set[str] = set()
     asked: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{file}:{number}"
+    for place, body in _rows_of_parquet(file) if file.suffix == ".parquet" else _lines(file):
         try:
-            body = json.loads(line)
-            name, given = str(body["problem"]), body["samples"]
+            name, given = str(body["problem"]), cast("list[dict[str, JSON]]", body["samples"])
             samples = [_sample(one, at, place) for at, one in enumerate(given)]
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, DataError):
@@ -158,6 +157,53 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
         yield Problem(Question(name, (user(question),), metadata), body.get("gold")), samples
     if not seen:
         raise DataError(f"{file}: holds no problem; one JSON object a line is expected")
+
+
+def _lines(file: Path) -> Iterator[tuple[str, dict[str, JSON]]]:
+    """The problems of a JSONL file, each with its place."""
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); give the path of a JSONL file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 (byte {error.start}); convert it first") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            place = f"{file}:{number}"
+            try:
+                body = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{place}: is not an imported problem ({error!r}); `ponder import --help` shows the form"
+                ) from None
+            yield place, body
+
+
+def _rows_of_parquet(file: Path) -> Iterator[tuple[str, dict[str, JSON]]]:
+    """The problems of a Parquet file with a row for each sample, in the order of their first rows."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "data") from None
+    try:
+        rows = parquet.ParquetFile(file).metadata.num_rows
+        if rows > MOST_ROWS:
+            raise DataError(
+                f"{file}: {rows:,} samples are more than the {MOST_ROWS:,} that a journal takes in minutes; `ponder curve {file}` reads them as they are"
+            )
+        table = parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read as Parquet ({error}); write it again") from None
+    found: dict[str, dict[str, JSON]] = {}
+    for number, row in enumerate(table, 1):
+        if row.get("problem") is None:
+            raise DataError(f"{file}[{number}]: has no problem; a sample is a row with problem and correct")
+        mine = found.setdefault(
+            str(row["problem"]), {**{key: row[key] for key in ("question", "gold") if row.get(key) is not None}}
+        )
+        cast("list[JSON]", mine.setdefault("samples", [])).append({key: value for key, value in row.items() if value is not None})
+    yield from ((f"{file}[{name}]", {"problem": name, **body}) for name, body in found.items())
 
 
 def _check_texts(samples: Sequence[Sample], place: str) -> None:
