@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ponder.scaling.orders import Pools
 
 ORDERS = 6  # in which every pool is taken
-ROUNDS = ((0.08, 4), (0.3, 2), (1.0, 1))  # of the problems, and how many searches go on from there
+ROUNDS = ((0.06, 3), (0.2, 1), (1.0, 1))  # of the problems, and how many searches go on from there
 
 
 # ruff: noqa: D417  --json is described where it is defined

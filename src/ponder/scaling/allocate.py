@@ -30,6 +30,7 @@ Spread: TypeAlias = Literal["mean", "each"]
 """What a budget bounds: the mean over all questions, or the mean of each bin."""
 
 CUTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # quantiles of a feature at which a bin may be split, besides its widest gap
+LEAST = 0.5  # of the price of a token, that what is left of a budget must bring: more tokens for next to nothing are luck
 FREE = 1e-8  # accuracy that a token must be worth even where the budget does not bind: of equals, the cheaper
 PRIOR = 8.0  # a bin's means count as many problems of the mean over all bins; a choice must be better by more than chance
 
@@ -145,7 +146,7 @@ def allocate(right_B_C: Floats, tokens_B_C: Floats, share_B: Floats, budget: flo
     """The candidate of each bin, and what a token is worth at this budget.
 
     mean: maximises accuracy minus price times tokens in every bin, at the least price whose mean cost is within the budget, then spends
-    what is left where it still fits; exact on the concave hull, a lower bound between its corners. each: the most accurate within the
+    what is left where it fits and brings half of that price or more; exact on the concave hull, a lower bound between its corners. each: the most accurate within the
     budget, bin by bin. Raises `UsageError` where even the cheapest candidates cost more.
     """
     every_B = np.arange(len(share_B))
@@ -177,7 +178,8 @@ def allocate(right_B_C: Floats, tokens_B_C: Floats, share_B: Floats, budget: flo
     while True:  # the largest step up that still fits
         more_B_C = share_B[:, None] * (tokens_B_C - tokens_B_C[every_B, chosen_B][:, None])
         gain_B_C = share_B[:, None] * (right_B_C - right_B_C[every_B, chosen_B][:, None])
-        gain_B_C = np.where(more_B_C <= budget - cost(chosen_B), gain_B_C - FREE * np.maximum(more_B_C, 0.0), -np.inf)
+        fits = (more_B_C <= budget - cost(chosen_B)) & (gain_B_C >= LEAST * price * more_B_C)
+        gain_B_C = np.where(fits, gain_B_C - FREE * np.maximum(more_B_C, 0.0), -np.inf)
         bin_, column = np.unravel_index(int(gain_B_C.argmax()), gain_B_C.shape)
         if gain_B_C[bin_, column] <= 1e-9:
             return chosen_B, price
