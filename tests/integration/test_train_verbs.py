@@ -10,6 +10,7 @@ pytest.importorskip("trl")
 
 from ponder.cli.main import run_app
 from ponder.learners.exports import read, read_pairs
+from ponder.types import Chain
 
 pytestmark = [
     pytest.mark.integration,
@@ -93,7 +94,85 @@ def test_hard_negatives_weigh_more(study, tmp_path, capsys):
         earlier,
     ]
     assert run_app(again) == 0
-    assert f"wrong samples that {earlier} believes weigh 4" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert f"wrong samples that {earlier} believes weigh 4" in told.err
+    assert run_app([*again, "--json"]) == 0
+    bill = json.loads(capsys.readouterr().out)
+    assert bill["beside_tokens"] > bill["measuring_tokens"] > 0, "nine in ten problems are trained on"
+
+
+def test_what_a_writer_of_rationales_takes_is_on_the_bill(study, tmp_path, monkeypatch):
+    from ponder.cli import rationales
+    from ponder.cli.learning import gather
+    from ponder.verifiers.judge import form
+
+    async def drawn(samples, run, *_, **__):
+        await run.extend([Chain(samples[0].prompt)], n=2)
+        return []
+
+    monkeypatch.setattr(rationales, "rationales", drawn)
+    data = gather([study], share=0.3, seed=0, step="\n")
+    how = rationales.Writing("lab:small", 2, 1, form("lab_genrm@1"), form("genrm_cot_guided@1"), 64)
+    [none, tokens] = rationales.write(data.train, how, tmp_path / "bank.db", resume="")
+    assert none == []
+    assert tokens > 0
+
+
+def test_longer_examples_take_part_where_asked(study, tmp_path, capsys):
+    words = ["train", "outcome", str(study), "--out", str(tmp_path / "out"), "--model", "lab:small", "--share", "0.3"]
+    assert run_app([*words, "--max-length", "5"]) == 2
+    assert "of 0 samples 0 are right, and" in capsys.readouterr().err
+    assert run_app([*words, "--max-length", "600", "--batch", "16", "--json"]) == 0
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["training"]["recipe"]["max_length"] == 600
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "process", "--least", "0"], "process: least = 0 must lie in [1, "),
+        (["train", "outcome", "--seed", "-1"], "training: seed = -1 must lie in [0, "),
+        (["train", "genrm", "--weight", "nan"], "unified: weight = nan must be a number of at least 0"),
+        (
+            ["train", "outcome", "--hard", "reward_model('lab/orm_trial')", "--hard-weight", "inf"],
+            "--hard-weight = inf must be a",
+        ),
+        (["train", "rl", "--limit", "-1"], "train rl: limit = -1 must be at least 1; leave it out for all problems"),
+        (["label", "--limit", "0"], "label: concurrency = 64 and limit = 0 must be at least 1"),
+        (["label", "--concurrency", "0"], "label: concurrency = 0 and limit = None must be at least 1"),
+        (
+            ["label", "--method", "binary"],
+            "label: soft labels are shares of right roll-outs, which a binary search would bias; take",
+        ),
+        (
+            ["label", "--lazy", "2", "--labels", "progress"],
+            "label: progress labels are shares of right roll-outs, which lazy ones",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_leaves_nothing(study, tmp_path, capsys, words, message):
+    task = ["--task", "countdown(numbers=3, n=2, split='train')"]
+    given = {"label": [*task, "--policy", "lab:small"], "rl": [*task, "--model", "lab:small"]}
+    rest = given.get(words[0]) or given.get(words[1]) or [str(study), "--model", "lab:small", "--share", "0.3"]
+    assert run_app([*words, *rest, "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+def test_the_lab_cannot_learn_from_foreign_text_and_says_so(tmp_path, capsys):
+    lines = [
+        {
+            "problem": f"q{i}",
+            "gold": "1",
+            "question": f"How much is {i}?",
+            "samples": [{"answer": "1", "correct": i % 2 == 0, "text": "One zebra."}],
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "bank.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run_app(["import", str(tmp_path / "bank.jsonl"), "--out", str(tmp_path / "study")]) == 0
+    for verb in ("outcome", "genrm"):
+        assert run_app(["train", verb, str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 2
+        assert "the model's tokenizer cannot spell" in capsys.readouterr().err
 
 
 def test_labels_by_rollouts_train_a_process_model_and_a_leak_is_an_error(study, tmp_path, capsys):

@@ -192,8 +192,9 @@ def test_without_weight_there_are_no_solutions_and_a_mixture_needs_both():
         unified(verify, [], 0.5)
     with pytest.raises(DataError, match=r"^unified: 0 judgements"):
         unified([], solutions([RIGHT]), 0.5)
-    with pytest.raises(UsageError, match=r"^unified: weight = -1 must be at least 0$"):
-        unified(verify, [], -1)
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=rf"^unified: weight = {weight} must be a number of at least 0$"):
+            unified(verify, [], weight)
 
 
 def test_repetitions_are_the_weights_in_the_mean_and_whole_ones_exactly():

@@ -64,6 +64,40 @@ def test_the_first_loss_is_the_log_loss_of_the_verdicts(tmp_path, every_token, b
     assert json.loads((tmp_path / "out" / "reward.json").read_text()) == {"step": "\n", "aggregate": "last", **kind}
 
 
+def test_sides_weigh_the_same_without_those_that_are_too_long(tmp_path):
+    base = tiny(tmp_path / "base", head=True)
+    data = verdicts(7)
+    long = replace(data[1], steps=data[1].steps * 4)
+    longest = max(len(encoded(base, one).ids) for one in data)
+    assert len(encoded(base, long).ids) > longest
+    found = terms(base, data, every_token=False)
+    recipe = Recipe(batch=8, max_length=longest)
+    trained = outcome.train_outcome(base, [*data, long, long], tmp_path / "out", balanced=True, recipe=recipe)
+    assert trained.dropped == 2
+    assert trained.losses[0][1] == pytest.approx(np.mean([np.mean(found[True]), np.mean(found[False])]), rel=1e-4)
+    right = [one for one in data if one.correct]
+    with pytest.raises(
+        DataError, match=rf"^of 2 samples 2 are right, and 1 more are longer than max_length = {longest} tokens; a"
+    ):
+        outcome.train_outcome(base, [*right, long], tmp_path / "none", recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": -1}, r"^training: seed = -1 must lie in \[0, 4\.29497e\+09\]$"),
+        ({"solve": -1.0, "every_token": True}, r"^training: solve = -1\.0 must lie in \[0, 1e\+06\]$"),
+        ({"solve": math.nan, "every_token": True}, r"^training: solve = nan must lie in"),
+        ({"weights": [1.0, math.inf, 1.0, 1.0]}, r"^4 weights for 4 examples, inf among them: give a number above 0 for each$"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(tmp_path, given, message):
+    base = tiny(tmp_path / "base")
+    with pytest.raises(UsageError, match=message):
+        outcome.train_outcome(base, verdicts(4), tmp_path / "out", recipe=Recipe(), **given)
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_weigh_within_each_side(tmp_path):
     base = tiny(tmp_path / "base", head=True)
     data, weights = verdicts(7), [1.0, 4.0, 1.0, 2.0, 1.0, 1.0, 0.5]

@@ -88,7 +88,7 @@ def test_one_seed_gives_one_file(tmp_path):
 
 def test_what_makes_no_sense_is_refused(tmp_path):
     generator = tiny(tmp_path / "generator")
-    with pytest.raises(UsageError, match=r"^preference: beta = 0 must be above 0$"):
+    with pytest.raises(UsageError, match=r"^preference: beta = 0 must lie in \[1e-09, 1e\+09\]$"):
         preference.train_preference(generator, pairs(2), tmp_path / "out", beta=0, recipe=Recipe())
     with pytest.raises(DataError, match=r"^no pairs to train on; sample more, or filter less$"):
         preference.train_preference(generator, [], tmp_path / "out", recipe=Recipe())

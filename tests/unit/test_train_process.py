@@ -154,7 +154,7 @@ def test_weights_weigh_chains(base, tmp_path):
     chains, weights = labelled(6), [4.0, 1.0, 1.0, 0.5, 1.0, 2.0]
     trained = process.train_process(base, chains, tmp_path / "out", weights=weights, recipe=Recipe(batch=8))
     assert trained.losses[0][1] == pytest.approx(expected(base, chains, weights)[0], rel=1e-4)
-    with pytest.raises(DataError, match=r"^6 weights for 6 examples, the least 0\.0: give one above 0 for each$"):
+    with pytest.raises(DataError, match=r"^6 weights for 6 examples, 0\.0 among them: give a number above 0 for each$"):
         process.train_process(base, chains, tmp_path / "none", weights=[0.0] * 6, recipe=Recipe())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
-from ponder.cli.train import Batch, Epochs, JSONFlag, Lora, Model, Out, Rate, Seed, start
+from ponder.cli.train import EFFORT, Effort, JSONFlag, Model, Out, Seed
 from ponder.errors import UsageError
 from ponder.learners.rl import Recipe
 
@@ -128,6 +128,8 @@ def rl(
     from ponder.learners.rl import Update, reinforce
     from ponder.spec import parse
 
+    if limit is not None and limit < 1:
+        raise UsageError(f"train rl: limit = {limit} must be at least 1; leave it out for all problems")
     posed = cast("Task", parse(task, "tasks"))
     base = locate(model)
     chosen = recipe or Recipe()
@@ -199,10 +201,7 @@ def em(
     hint: str = "",
     slice_: Annotated[int, Parameter(name="--slice")] = 32,
     max_tokens: int | None = None,
-    epochs: Epochs = 2.0,
-    batch: Batch = 64,
-    rate: Rate = None,
-    lora: Lora = 0,
+    effort: Effort = EFFORT,
     seed: Seed = 0,
     json: JSONFlag = False,
 ) -> None:
@@ -220,8 +219,8 @@ def em(
     from ponder.cli.em import Loop
 
     chosen = (changes or Changes()).of(method)
-    base, recipe = start(model, epochs, batch, rate, lora, 0)
-    _, gentle = start(model, epochs, batch, rate, lora, 0, scale=0.1)
+    base, recipe = effort.start(model, epochs=2.0)
+    _, gentle = effort.start(model, epochs=2.0, scale=0.1)
     resume = shlex.join(["ponder", *sys.argv[1:]])
     loop = Loop(base, tuple(task), dev, chosen, recipe, gentle, out, seed, slice_, hint, (), max_tokens, resume)
     report(loop, as_json=json)

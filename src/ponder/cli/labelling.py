@@ -20,7 +20,7 @@ from ponder.cli.main import interruptible
 from ponder.cli.runner import Cell, Judge, Progress, parse_policy
 from ponder.cli.study import capped
 from ponder.core import Sampling, Task
-from ponder.errors import DataError
+from ponder.errors import DataError, UsageError
 from ponder.learners import exports
 from ponder.learners.labels import Counted, Stepwise, first_error, hard, progress, soft
 from ponder.learners.rollouts import Findings, OmegaTree, StepRollouts, labelled
@@ -53,9 +53,21 @@ def label(
 ) -> list[Findings]:
     """Label the chains of a task's problems and write them to `out` (.jsonl or .parquet, with a card); what was found by problem.
 
-    Raises `DataError` where no chain finished, as nothing can be labelled then.
+    Raises `DataError` where no chain finished, as nothing can be labelled then, and, before anything is spent, `UsageError` for labels that
+    such roll-outs cannot give.
     """
-    exports.suffix_of(out)  # before anything is spent
+    exports.suffix_of(out)
+    if out.is_dir():
+        raise UsageError(f"label: {out} is a folder; name a file")
+    if concurrency < 1 or (limit is not None and limit < 1):
+        raise UsageError(
+            f"label: concurrency = {concurrency} and limit = {limit} must be at least 1; leave limit out for all problems"
+        )
+    if labels in ("soft", "progress") and isinstance(strategy, StepRollouts) and (strategy.lazy or strategy.method == "binary"):
+        raise UsageError(
+            f"label: {labels} labels are shares of right roll-outs, which {'lazy ones' if strategy.lazy else 'a binary search'} would bias; "
+            "take --labels hard or first_error, or --method exhaustive without --lazy"
+        )
     posed = cast("Task", parse(task, "tasks"))
     posed = replace(posed, problems=posed.problems[:limit])
     with ExitStack() as stack:

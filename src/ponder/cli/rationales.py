@@ -32,8 +32,8 @@ class Writing:
     max_tokens: int
 
 
-def write(samples: Sequence[Sample], how: Writing, bank: Path, *, resume: str) -> list[Example]:
-    """Rationales for samples of problems that have a right sample, which is the reference; what was paid for is in `bank`."""
+def write(samples: Sequence[Sample], how: Writing, bank: Path, *, resume: str) -> tuple[list[Example], int]:
+    """Rationales for samples of problems that have a right sample, which is the reference, and the tokens that took, kept in `bank`."""
     references: dict[str, str] = {}
     for sample in samples:
         if sample.correct:
@@ -46,7 +46,9 @@ def write(samples: Sequence[Sample], how: Writing, bank: Path, *, resume: str) -
         return interruptible(_all(judged, references, how, journal), resume=resume)
 
 
-async def _all(samples: Sequence[Sample], references: dict[str, str], how: Writing, journal: Journal) -> list[Example]:
+async def _all(
+    samples: Sequence[Sample], references: dict[str, str], how: Writing, journal: Journal
+) -> tuple[list[Example], int]:
     found: list[Example] = []
     policy = parse_policy(how.writer)
 
@@ -60,5 +62,5 @@ async def _all(samples: Sequence[Sample], references: dict[str, str], how: Writi
             await stack.enter_async_context(policy)  # type: ignore[arg-type]  # checked by the attribute above
         sampling = Sampling(max_tokens=how.max_tokens)
         bank = TableBank(SqliteTable(journal))
-        await solve(Write(), Question("rationales", ()), policy, sampling=sampling, bank=bank)
-    return found
+        spent = (await solve(Write(), Question("rationales", ()), policy, sampling=sampling, bank=bank)).spent.usage
+    return found, spent.prompt + spent.tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ from cyclopts import App, Parameter
 from ponder.errors import UsageError
 
 if TYPE_CHECKING:
+    from ponder.cli.learning import Data
     from ponder.learners.training import Recipe
 
 # ruff: noqa: D417  options that verbs share are described where they are defined
@@ -22,26 +24,91 @@ Model = Annotated[
 ]
 Out = Annotated[Path, Parameter(help="Folder of the result.")]
 Studies = Annotated[list[Path], Parameter(negative="")]
-Epochs = Annotated[float, Parameter(help="Times the examples are gone through.")]
-Batch = Annotated[int, Parameter(help="Examples of one step.")]
-Rate = Annotated[
-    float | None, Parameter(help="Peak learning rate; default 1e-3 for lab models, 1e-5 for others, 1e-4 with adapters.")
-]
-Lora = Annotated[int, Parameter(name="--lora", help="Rank of adapters; 0 trains all weights.")]
-Optimizer = Annotated[Literal["adamw", "muon"], Parameter(help="muon suits lab models that learn whole; its usual rate is 0.02.")]
-Half = Annotated[bool, Parameter(name="--bfloat16", negative="", help="Multiply in bfloat16.")]
 Solve = Annotated[float, Parameter(help="Weight of the language model's loss on right answers, beside the verifier's own.")]
 Surprise = Annotated[
     bool, Parameter(negative="", help="Let the head read how surprised the model is by the answer (lab models).")
 ]
 Seed = Annotated[int, Parameter(help="Of splits, order and draws.")]
 Checkpoints = Annotated[int, Parameter(help="How many to keep along the way, in step-N folders.")]
-Share = Annotated[float, Parameter(help="Share of the problems that is held out to measure on.")]
-StepEnd = Annotated[str, Parameter(name="--step", help=r"The text that ends a step; \n is a line break.")]
 Hard = Annotated[str, Parameter(help="Spec of an earlier verifier: wrong samples that it believes weigh more.")]
 HardWeight = Annotated[float, Parameter(help="How much more.")]
 JSONFlag = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line on stdout, nothing else.")]
 Flag = Annotated[bool, Parameter(negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how hard to train; what is left out is as the verb has it.
+
+    Attributes:
+        epochs: Times the examples are gone through; default 1, of `em` 2.
+        batch: Examples or pairs of one forward pass; default 128 of outcome and process, else 64.
+        rate: Peak learning rate; default 1e-3 for lab models, 1e-5 for others, 1e-4 with adapters; of preferences a tenth of it.
+        max_length: Tokens of the longest example that takes part; longer ones are left out and counted.
+        lora: Rank of adapters; 0 trains all weights.
+        optimizer: muon suits lab models that learn whole; its usual rate is 0.02.
+        bfloat16: Multiply in bfloat16.
+        checkpoints: How many to keep along the way, in step-N folders.
+    """
+
+    epochs: float | None = None
+    batch: int | None = None
+    rate: float | None = None
+    max_length: int = 512
+    lora: int = 0
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    bfloat16: Flag = False
+    checkpoints: int = 0
+
+    def start(self, model: str, *, epochs: float = 1.0, batch: int = 64, scale: float = 1.0) -> tuple[Path, Recipe]:
+        """The folder that training starts from, and the recipe; `scale` lowers the default rate of losses that need care."""
+        from ponder.cli.bases import locate
+        from ponder.learners.models import is_lab
+        from ponder.learners.training import Recipe
+
+        base = locate(model)
+        usual = 0.02 if self.optimizer == "muon" else 1e-3 if is_lab(base) else 1e-4 if self.lora else 1e-5
+        return base, Recipe(
+            epochs=epochs if self.epochs is None else self.epochs,
+            batch=batch if self.batch is None else self.batch,
+            rate=usual * scale if self.rate is None else self.rate,
+            max_length=self.max_length,
+            lora_rank=self.lora,
+            optimizer=self.optimizer,
+            bfloat16=self.bfloat16,
+            checkpoints=self.checkpoints,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Holding:
+    r"""What is held out, and how answers are cut.
+
+    Attributes:
+        seed: Of splits, order and draws.
+        share: Share of the problems that is held out to measure on.
+        step: The text that ends a step; \n is a line break.
+    """
+
+    seed: int = 0
+    share: float = 0.1
+    step: str = "\\n"
+
+    @property
+    def end(self) -> str:
+        """The separator as it is meant, not as it is typed."""
+        return self.step.replace("\\n", "\n")
+
+    def gather(self, studies: list[Path], *, distinct_only: bool = True) -> Data:
+        """The samples of studies, split by problem."""
+        from ponder.cli.learning import gather
+
+        return gather(studies, share=self.share, seed=self.seed, step=self.end, distinct_only=distinct_only)
+
+
+EFFORT, HOLDING = Effort(), Holding()
 
 
 @app.command
@@ -75,16 +142,8 @@ def outcome(
     hard_weight: HardWeight = 4.0,
     solve: Solve = 0.0,
     surprise: Surprise = False,
-    epochs: Epochs = 1.0,
-    batch: Batch = 128,
-    rate: Rate = None,
-    lora: Lora = 0,
-    optimizer: Optimizer = "adamw",
-    bfloat16: Half = False,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
-    share: Share = 0.1,
-    step: StepEnd = "\\n",
+    effort: Effort = EFFORT,
+    holding: Holding = HOLDING,
     json: JSONFlag = False,
 ) -> None:
     """Train an outcome reward model on the verdicts of studies, and print how far it can be believed.
@@ -95,20 +154,21 @@ def outcome(
         every_token: Give the verdict as the label at every token; the result is read at step ends.
         balanced: Let right and wrong answers weigh the same.
     """
-    from ponder.cli.learning import finish, gather
+    from ponder.cli.learning import finish
     from ponder.cli.learning import hard as weigh
     from ponder.learners.datasets import pairs as couples
     from ponder.learners.outcome import train_outcome, train_pairs
 
-    end = step_end(step)
-    data = gather(study, share=share, seed=seed, step=end)
-    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    data = holding.gather(study)
+    base, recipe = effort.start(model, batch=128)
+    beside = 0
     if pairs:
         if every_token or balanced or hard:
             raise UsageError("train outcome: --pairs compares answers; leave out --every-token, --balanced and --hard")
-        trained = train_pairs(base, couples(data.train, most=16, seed=seed), out, step=end, recipe=recipe, seed=seed)
+        chosen = couples(data.train, most=16, seed=holding.seed)
+        trained = train_pairs(base, chosen, out, step=holding.end, recipe=recipe, seed=holding.seed)
     else:
-        weights = weigh(data.train, hard, hard_weight)
+        weights, beside = weigh(data.train, hard, hard_weight)
         trained = train_outcome(
             base,
             data.train,
@@ -118,11 +178,11 @@ def outcome(
             weights=weights,
             solve=solve,
             surprise=surprise,
-            step=end,
+            step=holding.end,
             recipe=recipe,
-            seed=seed,
+            seed=holding.seed,
         )
-    finish(trained, f"reward_model({str(out)!r})", data.held_out, as_json=json)
+    finish(trained, f"reward_model({str(out)!r})", data.held_out, beside, as_json=json)
 
 
 @app.command
@@ -139,16 +199,8 @@ def process(
     hard_weight: HardWeight = 4.0,
     solve: Solve = 0.0,
     surprise: Surprise = False,
-    epochs: Epochs = 1.0,
-    batch: Batch = 128,
-    rate: Rate = None,
-    lora: Lora = 0,
-    optimizer: Optimizer = "adamw",
-    bfloat16: Half = False,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
-    share: Share = 0.1,
-    step: StepEnd = "\\n",
+    effort: Effort = EFFORT,
+    holding: Holding = HOLDING,
     json: JSONFlag = False,
 ) -> None:
     """Train a process reward model, and print how far it can be believed.
@@ -160,24 +212,23 @@ def process(
         least: Samples that must go through a step for a label.
         aggregate: How its user is to make one number of the values of the steps.
     """
-    from ponder.cli.learning import finish, gather
+    from ponder.cli.learning import finish
     from ponder.cli.learning import hard as weigh
     from ponder.learners.datasets import check_split
     from ponder.learners.exports import read_stepwise
     from ponder.learners.labels import from_samples, soft
     from ponder.learners.process import train_process
+    from ponder.learners.training import check_ranges
 
-    end = step_end(step)
-    data = gather(study, share=share, seed=seed, step=end, distinct_only=False)
+    check_ranges("process", ("least", least, 1, 2**31))
+    data = holding.gather(study, distinct_only=False)
     given = [chain for file in labels or () for chain in read_stepwise(file)]
     check_split(given, data.held_out)
-    counted = {(one.problem, one.steps): one for one in from_samples(data.train)}
+    counted = {(one.problem, one.prompt, one.steps): one for one in from_samples(data.train)}
     chains = [soft(one, least) for one in counted.values()]
-    weights = None
-    if hard:
-        found = {(sample.problem, sample.steps): sample for sample in data.train}
-        weights = weigh([found[key] for key in counted], hard, hard_weight)
-    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    found = {(sample.problem, sample.prompt, sample.steps): sample for sample in data.train}
+    weights, beside = weigh([found[key] for key in counted], hard, hard_weight)
+    base, recipe = effort.start(model, batch=128)
     trained = train_process(
         base,
         [*chains, *given],
@@ -185,12 +236,12 @@ def process(
         weights=weights and [*weights, *[1.0] * len(given)],
         solve=solve,
         surprise=surprise,
-        step=end,
+        step=holding.end,
         aggregate=aggregate,
         recipe=recipe,
-        seed=seed,
+        seed=holding.seed,
     )
-    finish(trained, f"reward_model({str(out)!r})", data.held_out, as_json=json)
+    finish(trained, f"reward_model({str(out)!r})", data.held_out, beside, as_json=json)
 
 
 @app.command
@@ -202,16 +253,8 @@ def preference(
     model: Model = "lab",
     most: int = 8,
     beta: float = 0.1,
-    epochs: Epochs = 1.0,
-    batch: Batch = 64,
-    rate: Rate = None,
-    lora: Lora = 0,
-    optimizer: Optimizer = "adamw",
-    bfloat16: Half = False,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
-    share: Share = 0.1,
-    step: StepEnd = "\\n",
+    effort: Effort = EFFORT,
+    holding: Holding = HOLDING,
     json: JSONFlag = False,
 ) -> None:
     """Train V-STaR's verifier: preference optimisation on right and wrong samples, the generator as the reference.
@@ -221,14 +264,14 @@ def preference(
         most: Pairs of one problem.
         beta: The smaller, the further the verifier may leave the generator.
     """
-    from ponder.cli.learning import finish, gather
+    from ponder.cli.learning import finish
     from ponder.learners.datasets import pairs
     from ponder.learners.preference import train_preference
 
-    data = gather(study, share=share, seed=seed, step=step_end(step))
-    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16, scale=0.1)
-    chosen = pairs(data.train, most=most, seed=seed)
-    trained = train_preference(base, chosen, out, beta=beta, step=step_end(step), recipe=recipe, seed=seed)
+    data = holding.gather(study)
+    base, recipe = effort.start(model, scale=0.1)
+    chosen = pairs(data.train, most=most, seed=holding.seed)
+    trained = train_preference(base, chosen, out, beta=beta, step=holding.end, recipe=recipe, seed=holding.seed)
     finish(trained, f"likelihood({str(out)!r})", data.held_out, as_json=json)
 
 
@@ -245,16 +288,8 @@ def genrm(
     rationales: int = 4,
     most: int = 2,
     max_tokens: int = 512,
-    epochs: Epochs = 1.0,
-    batch: Batch = 64,
-    rate: Rate = None,
-    lora: Lora = 0,
-    optimizer: Optimizer = "adamw",
-    bfloat16: Half = False,
-    checkpoints: Checkpoints = 0,
-    seed: Seed = 0,
-    share: Share = 0.1,
-    step: StepEnd = "\\n",
+    effort: Effort = EFFORT,
+    holding: Holding = HOLDING,
     json: JSONFlag = False,
 ) -> None:
     """Train a model that is asked whether an answer is right (GenRM): one word, or a rationale that ends in one.
@@ -269,26 +304,26 @@ def genrm(
         max_tokens: Most tokens of a rationale.
     """
     from ponder.cli.bases import policy_spec
-    from ponder.cli.learning import finish, gather
+    from ponder.cli.learning import finish
     from ponder.cli.rationales import Writing, write
     from ponder.learners import genrm as learner
     from ponder.learners.models import is_lab
     from ponder.learners.policy import finetune
     from ponder.verifiers.judge import form
 
-    data = gather(study, share=share, seed=seed, step=step_end(step))
-    base, recipe = start(model, epochs, batch, rate, lora, checkpoints, optimizer, bfloat16)
+    data = holding.gather(study)
+    base, recipe = effort.start(model)
     name = prompt or ("genrm_cot@1" if writer else "lab_genrm@1" if is_lab(base) else "genrm_direct@1")
     asking = form(name)
     if writer:
         how = Writing(writer, rationales, most, asking, form("genrm_cot_guided@1"), max_tokens)
-        said = write(data.train, how, out.with_name(out.name + ".bank.db"), resume=shlex.join(["ponder", *sys.argv[1:]]))
+        said, beside = write(data.train, how, out.with_name(out.name + ".bank.db"), resume=shlex.join(["ponder", *sys.argv[1:]]))
     else:
-        said = learner.direct(data.train, asking)
+        said, beside = learner.direct(data.train, asking), 0
     verify = learner.balanced(said, asking)
     both = learner.unified(verify, learner.solutions(data.train), weight)
-    trained = finetune(base, learner.repeated(both, seed=seed), out, recipe=recipe, seed=seed)
-    finish(trained, f"judge({policy_spec(out)}, prompt={name!r})", data.held_out, as_json=json)
+    trained = finetune(base, learner.repeated(both, seed=holding.seed), out, recipe=recipe, seed=holding.seed)
+    finish(trained, f"judge({policy_spec(out)}, prompt={name!r})", data.held_out, beside, as_json=json)
 
 
 # Loaded with their first use; with the help here, `ponder train --help` loads neither.
@@ -298,38 +333,3 @@ app.command(
     help="Learn from verified samples of its own, round by round (STaR, ReST-EM, RFT, V-STaR ...).",
 )
 app.command("ponder.cli.circle:rl", name="rl", help="Reinforce a policy with a grader's verdicts as rewards: GRPO or RLOO.")
-
-
-def start(
-    model: str,
-    epochs: float,
-    batch: int,
-    rate: float | None,
-    lora: int,
-    checkpoints: int,
-    optimizer: Literal["adamw", "muon"] = "adamw",
-    bfloat16: bool = False,
-    *,
-    scale: float = 1.0,
-) -> tuple[Path, Recipe]:
-    """The folder that training starts from, and the recipe; `scale` lowers the default rate of losses that need care."""
-    from ponder.cli.bases import locate
-    from ponder.learners.models import is_lab
-    from ponder.learners.training import Recipe
-
-    base = locate(model)
-    usual = 0.02 if optimizer == "muon" else 1e-3 if is_lab(base) else 1e-4 if lora else 1e-5
-    return base, Recipe(
-        epochs=epochs,
-        batch=batch,
-        rate=usual * scale if rate is None else rate,
-        lora_rank=lora,
-        optimizer=optimizer,
-        bfloat16=bfloat16,
-        checkpoints=checkpoints,
-    )
-
-
-def step_end(text: str) -> str:
-    """The separator as it is typed, as it is meant."""
-    return text.replace("\\n", "\n")

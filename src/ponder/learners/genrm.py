@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor
+from math import floor, inf
 from random import Random
 from typing import Protocol
 
@@ -159,8 +159,8 @@ def unified(verify: Sequence[Example], solve: Sequence[Example], weight: float) 
         UsageError: for a weight below 0.
         DataError: when there are no judgements, or no solutions and a weight above 0.
     """
-    if weight < 0:
-        raise UsageError(f"unified: weight = {weight} must be at least 0")
+    if not 0 <= weight < inf:
+        raise UsageError(f"unified: weight = {weight} must be a number of at least 0")
     if not verify or (weight and not solve):
         raise DataError(f"unified: {len(verify)} judgements and {len(solve)} solutions; a mixture needs both")
     if not weight:

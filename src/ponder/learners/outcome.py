@@ -57,21 +57,23 @@ def train_outcome(
         seed: of order and adapters. One seed gives one file on one machine with as many threads.
 
     Raises:
-        DataError: unless there are right and wrong samples, and a weight above 0 for each.
+        DataError: unless there are right and wrong samples that are not too long, and a weight above 0 for each.
         UsageError: when training diverges.
         MissingExtraError: without transformers, or without peft where the recipe asks for adapters.
     """
     require("transformers")
-    right = sum(sample.correct for sample in samples)
-    if right in (0, len(samples)):
-        raise DataError(f"of {len(samples)} samples {right} are right; a verifier learns from right and wrong ones")
     tokenizer = models.open_tokenizer(base)
     rows = [
         labelled(tokenizer, sample, weight, every_token=every_token)
         for sample, weight in zip(samples, checked(weights, len(samples)), strict=True)
     ]
+    read = [sample.correct for sample, row in zip(samples, rows, strict=True) if len(row.ids) <= recipe.max_length]
+    if len(set(read)) < 2:
+        long = len(samples) - len(read)
+        also = f", and {long} more are longer than max_length = {recipe.max_length} tokens" if long else ""
+        raise DataError(f"of {len(read)} samples {sum(read)} are right{also}; a verifier learns from right and wrong ones")
     if balanced:
-        rows = balance([sample.correct for sample in samples], rows)
+        rows = balance([sample.correct for sample in samples], rows, recipe.max_length)
     if every_token:
         reward: dict[str, JSON] = {"kind": "process", "step": step, "aggregate": "last"}
         reward |= {"surprise": True} if surprise else {}
@@ -91,11 +93,14 @@ def labelled(tokenizer: PreTrainedTokenizerBase, sample: Sample, weight: float =
     return Labelled(answer.ids, labels, weight, answer.prompt, sample.correct)
 
 
-def balance(verdicts: Sequence[bool], rows: Sequence[Labelled]) -> list[Labelled]:
-    """The rows with weights divided by what their side weighs: a weighted mean over all is half the sum of the two sides' means."""
+def balance(verdicts: Sequence[bool], rows: Sequence[Labelled], longest: int) -> list[Labelled]:
+    """The rows with weights divided by what their side weighs: a weighted mean over all is half the sum of the two sides' means.
+
+    Rows of more than `longest` tokens, which `fit` leaves out, weigh nothing.
+    """
     sides = {True: 0.0, False: 0.0}
     for verdict, row in zip(verdicts, rows, strict=True):
-        sides[verdict] += row.weight * row.known
+        sides[verdict] += row.weight * row.known * (len(row.ids) <= longest)
     return [replace(row, weight=row.weight / sides[verdict]) for verdict, row in zip(verdicts, rows, strict=True)]
 
 

@@ -11,10 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ponder.errors import DataError, UsageError
+from ponder.errors import DataError
 from ponder.learners import models
 from ponder.learners.datasets import Pair
-from ponder.learners.training import Recipe, Trained, arguments, check_some, fingerprint, grouped, lora, require, run
+from ponder.learners.training import (
+    Recipe,
+    Trained,
+    arguments,
+    check_ranges,
+    check_some,
+    fingerprint,
+    grouped,
+    lora,
+    require,
+    run,
+)
 from ponder.types import JSON
 
 
@@ -41,11 +52,10 @@ def train_preference(
 
     Raises:
         DataError: when there is no pair, or the prompts of one differ.
-        UsageError: for a beta that is not above 0, or when training diverges.
+        UsageError: for a beta out of range, or when training diverges.
         MissingExtraError: without TRL, or without peft where the recipe asks for adapters.
     """
-    if not beta > 0:
-        raise UsageError(f"preference: beta = {beta!r} must be above 0")
+    check_ranges("preference", ("beta", beta, 1e-9, 1e9))
     trl = require("trl")
     from datasets import Dataset
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -24,7 +25,7 @@ from ponder.errors import DataError, UsageError
 from ponder.lab.reward import SCALE
 from ponder.learners import models
 from ponder.learners.labels import Stepwise
-from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_some, grouped, lora, require, run
+from ponder.learners.training import UNKNOWN, Recipe, Trained, arguments, check_ranges, check_some, grouped, lora, require, run
 from ponder.types import JSON
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def checked(weights: Sequence[float] | None, count: int) -> Sequence[float]:
     """The weights, or as many ones; raises `DataError` unless there is one above 0 for each of `count` examples."""
     if weights is None:
         return [1.0] * count
-    if len(weights) != count or not all(weight > 0 for weight in weights):
-        least = min(weights, default=None)
-        raise DataError(f"{len(weights)} weights for {count} examples, the least {least}: give one above 0 for each")
+    if len(weights) != count or not all(0 < weight < inf for weight in weights):
+        bad = next((weight for weight in weights if not 0 < weight < inf), "none bad")
+        raise DataError(f"{len(weights)} weights for {count} examples, {bad} among them: give a number above 0 for each")
     return weights
 
 
@@ -192,6 +193,7 @@ def fit(
     """Train a model with one logit for each label, and write it into `out`. kind: TOKEN_CLS or SEQ_CLS."""
     from transformers import Trainer, TrainingArguments, set_seed
 
+    check_ranges("training", ("solve", solve, 0, 1e6))
     if solve and (kind != "TOKEN_CLS" or recipe.lora_rank or not model.config.tie_word_embeddings):
         raise UsageError(
             f"solve = {solve}: right answers can be imitated beside where a head on tokens and all weights learn and embeddings are tied"

@@ -27,7 +27,7 @@ from ponder.core import Task
 from ponder.errors import DataError, UsageError
 from ponder.learners import models
 from ponder.learners.rewards import Counts, Rewards
-from ponder.learners.training import fingerprint, require
+from ponder.learners.training import check_ranges, fingerprint, require
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,8 @@ class Recipe:
     checkpoints: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
+            "rl",
             ("group", self.group, 2, 2**16),
             ("prompts", self.prompts, 1, 2**16),
             ("steps", self.steps, 1, 2**31),
@@ -97,9 +98,7 @@ class Recipe:
             ("rows", self.rows, 1, 2**31),
             ("seed", self.seed, 0, 2**32 - 1),
             ("checkpoints", self.checkpoints, 0, self.steps - 1),
-        ):
-            if not low <= value <= high:
-                raise UsageError(f"rl: {name} = {value!r} must lie in [{low:g}, {high:g}]")
+        )
         if self.steps % self.iterations:
             raise UsageError(f"rl: steps = {self.steps} must be a multiple of iterations = {self.iterations}")
         for name, chosen, choices in (

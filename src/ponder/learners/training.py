@@ -61,7 +61,8 @@ class Recipe:
     checkpoints: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
+            "recipe",
             ("epochs", self.epochs, 1e-6, 1e6),
             ("batch", self.batch, 1, 2**20),
             ("accumulate", self.accumulate, 1, 2**20),
@@ -69,9 +70,7 @@ class Recipe:
             ("max_length", self.max_length, 2, 2**31),
             ("lora_rank", self.lora_rank, 0, 2**16),
             ("checkpoints", self.checkpoints, 0, 2**16),
-        ):
-            if not low <= value <= high:
-                raise UsageError(f"recipe: {name} = {value!r} must lie in [{low:g}, {high:g}]")
+        )
         if self.optimizer not in ("adamw", "muon"):
             raise UsageError(f"recipe: optimizer = {self.optimizer!r} must be adamw or muon")
         if self.optimizer == "muon" and self.lora_rank:
@@ -116,6 +115,13 @@ class Trained:
     checkpoints: tuple[Checkpoint, ...] = ()
 
 
+def check_ranges(what: str, *numbers: tuple[str, float, float, float]) -> None:
+    """Raises `UsageError` for the first of (name, value, low, high) whose value is outside, or no number."""
+    for name, value, low, high in numbers:
+        if not low <= value <= high:
+            raise UsageError(f"{what}: {name} = {value!r} must lie in [{low:g}, {high:g}]")
+
+
 def require(module: str) -> ModuleType:
     """A module of the extra `train`; raises `MissingExtraError` without it."""
     try:
@@ -135,7 +141,11 @@ def check_some(examples: Sequence[object], dropped: int, recipe: Recipe, what: s
 
 
 def arguments(folder: Path, recipe: Recipe, seed: int) -> dict[str, object]:
-    """The keyword arguments that the configs of all trainers share; `folder` is where a trainer may write."""
+    """The keyword arguments that the configs of all trainers share; `folder` is where a trainer may write.
+
+    Raises `UsageError` for a seed that not all generators take.
+    """
+    check_ranges("training", ("seed", seed, 0, 2**32 - 1))
     given = models.settings(
         folder, epochs=recipe.epochs, batch=recipe.batch, rate=recipe.rate, seed=seed, accumulate=recipe.accumulate
     )
