@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fakes import QUESTION, Believer, Scripted, Watched, solved
 from ponder.bank import MemoryTable, TableBank
 from ponder.cli.ledger import Ledger, OverSpent, Purse
+from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.space import Space, levels, read
 from ponder.cli.tune import split_of, tokens_of, tune
@@ -252,3 +254,18 @@ def test_a_guide_that_reads_what_was_not_banked_is_refused(study):
 
     with pytest.raises(StudyError, match=r"its samples were banked with 0 alternatives for each token, and a guide reads 5"):
         asyncio.run(looked())
+
+
+@pytest.mark.slow
+def test_a_second_policy_plays_the_part_that_it_is_better_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--task", "maze(n=24, depth=2)", "--policy", "maze(0.3, 2)", "--policy", "maze(0.95, 2)", "--strategy", "sample"]
+    assert run_app(["run", *words, "--slice", "6", "--out", "study"]) == 0
+    tune([Path("study")], budget=["tokens=40"], out=Path("card.toml"))
+    made = card.read("card.toml")
+    assert {choice.policy for choice in made.choices} == {"maze(0.95, 2)"}
+    [promised] = made.expected
+    assert promised.accuracy.value > 0.8
+    assert dict(made.measured)["policies"] == ["maze(0.3, 2)", "maze(0.95, 2)"]
+    words = ["--task", "maze(n=60, depth=2)", "--policy", "maze(0.3, 2)", "--strategy", "auto('card.toml')"]
+    assert run_app(["run", *words, "--out", "used", "--json"]) == 0

@@ -260,7 +260,7 @@ def chosen(given: Gathered, space: Space, budgets: Sequence[int], spread: Spread
     from ponder.scaling import allocate
     from ponder.scaling.card import Card
 
-    specs = [one.spec for one in given.candidates]
+    specs = [f"{one.spec} with {one.policy}" if one.policy else one.spec for one in given.candidates]
     alone = allocate.table(given.pools, given.candidates, 0, "")
     tables: dict[tuple[int, str], Table] = {
         (pilot, guide): allocate.table(given.pools, given.candidates, pilot, guide)

@@ -80,7 +80,8 @@ def foreseen(correct_P_N: ArrayLike, tokens: float, target: float, *, seed: int 
 
 
 def _cheapest(values_R_K: np.ndarray, tokens_R_K: np.ndarray, target: float) -> np.ndarray:
-    return np.where(values_R_K >= target - 1e-12, tokens_R_K, inf).min(axis=1)
+    found: np.ndarray = np.where(values_R_K >= target - 1e-12, tokens_R_K, inf).min(axis=1)
+    return found
 
 
 def _check(target: float) -> None:
