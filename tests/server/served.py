@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from ponder.run import Direct
 from ponder.server.app import Server
 from ponder.server.config import Config
 from ponder.server.engine import Engine
@@ -44,8 +43,8 @@ class Got:
 class Served:
     """Use as a context manager; `server` is what listens, `lines` what it logged."""
 
-    def __init__(self, config: Config, bank=None) -> None:
-        self.config, self.bank = config.check(), bank
+    def __init__(self, config: Config, recorder=None) -> None:
+        self.config, self.recorder = config.check(), recorder
         self.lines: list[str] = []
         self._ready, self._failure = threading.Event(), []
         self._thread = threading.Thread(target=self._run)
@@ -92,9 +91,12 @@ class Served:
             self._ready.set()
 
     async def _serve(self) -> None:
-        listening = listen("127.0.0.1", 0)
-        self.port = listening.getsockname()[1]
-        async with Engine(self.config, self.bank or Direct(), self.lines.append) as engine:
+        with listen("127.0.0.1", 0) as listening:
+            self.port = listening.getsockname()[1]
+            await self._serve_on(listening)
+
+    async def _serve_on(self, listening) -> None:
+        async with Engine(self.config, self.lines.append, self.recorder) as engine:
             self.server = Server(self.config, engine, Door(self.config, self.port), self.lines.append)
             self.listener = Listener(self.server)
             asyncio.get_running_loop().call_soon(self._ready.set)

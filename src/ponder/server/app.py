@@ -79,18 +79,23 @@ class Server:
         return app
 
     async def _chat(self, request: Request) -> Response:
+        self._admit()
         body = schema.read(await read_body(request, self.config.limits.body), schema.Chat)
         return await self._answer(request, of_chat(body, self.engine.models, self.config), body, chat=True)
 
     async def _text(self, request: Request) -> Response:
+        self._admit()
         body = schema.read(await read_body(request, self.config.limits.body), schema.Completion)
         return await self._answer(request, of_text(body, self.engine.models, self.config), body, chat=False)
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
+        self.gate.check()
 
     async def _answer(self, request: Request, asked: Asked, body: schema.Common, *, chat: bool) -> Response:
         """The whole reply, or the stream that will be it; its place and its allowance are held until its end."""
         ends = time.monotonic() + deadline(request.headers, self.config.limits.seconds)
-        if self.draining:
-            raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
         key = cast("Key | None", request.scope["ponder.key"])
         async with while_connected(request.receive), AsyncExitStack() as stack:
             await stack.enter_async_context(self.gate.place())

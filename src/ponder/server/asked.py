@@ -112,10 +112,9 @@ def _asked(
     config: Config,
 ) -> Asked:
     limits, n = config.limits, body.n or 1
-    if n * len(prompts) > limits.choices:
-        raise Refusal(
-            400, f"n: {n * len(prompts)} choices are too many; at most {limits.choices}", code="invalid_value", param="n"
-        )
+    if n > limits.choices or n * len(prompts) > limits.samples:
+        most = min(limits.choices, limits.samples // len(prompts))
+        raise Refusal(400, f"n: {n} choices are too many; at most {most}", code="invalid_value", param="n")
     cap = body.max_tokens or most or config.max_tokens
     for name, value in (("max_tokens", body.max_tokens), ("max_completion_tokens", most)):
         if value is not None and value > limits.tokens:

@@ -19,10 +19,11 @@ from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, Sampli
 from ponder.policies.openai import OpenAI, Passed
 from ponder.policies.streamed import Hear
 from ponder.policies.wire import messages_body
-from ponder.run import Run, solve
+from ponder.run import Direct, Run, solve
 from ponder.server.asked import Asked, Prompt
 from ponder.server.config import Config
 from ponder.server.models import Models
+from ponder.server.record import Recorder
 from ponder.server.refusal import Refusal
 from ponder.types import Chain, Question, Score
 
@@ -86,8 +87,8 @@ class Engine:
     """The policy, opened, and what is served on it."""
 
     config: Config
-    bank: Bank
     log: Callable[[str], None]
+    recorder: Recorder | None = None
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Engine:
@@ -125,7 +126,8 @@ class Engine:
 
     async def _one(self, asked: Asked, at: int, listener: Listener, budget: Budget, solved: Solved) -> Outcome:
         prompt = asked.choices[at]
-        watched = Watched(self.bank, asked, listener.say)
+        seed = asked.seed_of(at)
+        watched = Watched(self.recorder.bank(seed) if self.recorder else Direct(), asked, listener.say)
 
         def observe(attempt: Attempt) -> None:
             if attempt.status == "refused":
@@ -133,19 +135,17 @@ class Engine:
             if attempt.status not in ("ok", "cancelled"):
                 self.log(f"upstream: {attempt.status}: {attempt.detail}")
 
+        policy = self._policy(asked, prompt, listener.hear, observe)
+        strategy, question = asked.plan.strategy, Question("served", prompt.messages)
         try:
-            return await solve(
-                asked.plan.strategy,
-                Question(f"served-{asked.seed:x}-{at}", prompt.messages),
-                self._policy(asked, prompt, listener.hear, observe),
-                budget=budget,
-                sampling=asked.sampling,
-                seed=asked.seed_of(at),
-                answer=asked.key,
-                bank=watched,
+            outcome = await solve(
+                strategy, question, policy, budget=budget, sampling=asked.sampling, seed=seed, answer=asked.key, bank=watched
             )
         finally:
             solved.verifier += watched.verifier
+        if self.recorder:
+            await self.recorder.keep(prompt.messages, strategy, policy, asked.sampling, seed, outcome)
+        return outcome
 
     def _policy(self, asked: Asked, prompt: Prompt, hear: Hear | None, observe: Callable[[Attempt], None]) -> Policy:
         """The policy as this request sees it."""

@@ -139,14 +139,17 @@ class Gate:
             self._usual += 0.1 * (time.monotonic() - started - self._usual)
             self._leave()
 
+    def check(self) -> None:
+        """Raise `Refusal` (429) if there is no room to wait: asked before a body is read, so that to refuse costs next to nothing."""
+        if self.live >= self.limits.live and len(self.waiting) >= self.limits.queue:
+            what = f"{self.live} requests are being answered and {len(self.waiting)} wait; there is no room for more"
+            raise busy(what, self._wait())
+
     async def _enter(self) -> None:
+        self.check()
         if self.live < self.limits.live:
             self.live += 1
             return
-        if len(self.waiting) >= self.limits.queue:
-            raise busy(
-                f"{self.live} requests are being answered and {len(self.waiting)} wait; there is no room for more", self._wait()
-            )
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(place)
         try:

@@ -119,6 +119,8 @@ def check_spec(tree: ast.expr, verifiers: Mapping[str, Verifier]) -> None:
                     named = ", ".join(sorted(verifiers)) or "none"
                     raise SpecError(f"{name[:100]!r} is neither a strategy nor a verifier of this server ({named})")
             case ast.keyword(arg=name):
+                if name is None:
+                    raise SpecError("** has no meaning in a spec")
                 if name in _SHUT_ARGUMENTS:
                     raise SpecError(f"{name!r} is decided by this server's operator")
             case ast.Constant(value=bool() | None):

@@ -252,7 +252,7 @@ class Completion(Common):
 
     prompt: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=128)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=32)]
     )
     logprobs: Annotated[int, Field(ge=0, le=5), WHOLE] | None = None
     best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None

@@ -6,22 +6,21 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import uvicorn
 
-from ponder.core import Bank
 from ponder.errors import SetupError
-from ponder.run import Direct
 from ponder.server.app import Server
 from ponder.server.config import Config
 from ponder.server.engine import Engine
 from ponder.server.guard import Door
+from ponder.server.record import Recorder, redactor
+from ponder.store import Journal
 
 
-async def serve(
-    config: Config, *, ready: Callable[[str, list[str]], None], log: Callable[[str], None], bank: Bank | None = None
-) -> int:
+async def serve(config: Config, *, ready: Callable[[str, list[str]], None], log: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM; returns the signal's number.
 
     ready: told the address and the names of models once it listens. Requests that are live at the signal have `config.drain` seconds
@@ -30,7 +29,11 @@ async def serve(
     listening = listen(config.host, config.port)
     caught: list[int] = []
     try:
-        async with Engine(config, bank or Direct(), log) as engine:
+        async with AsyncExitStack() as stack:
+            recorder = None
+            if config.record:
+                recorder = Recorder(stack.enter_context(Journal(Path(config.record) / "study.db")), redactor(config.redact))
+            engine = await stack.enter_async_context(Engine(config, log, recorder))
             port = listening.getsockname()[1]
             server = Server(config, engine, Door(config, port), log)
             listener = Listener(server)
