@@ -20,11 +20,18 @@ LEVEL = 0.05
 
 def findings(report: Report, group: Group) -> list[str]:
     """The sentences of a group: what is worth buying, then every pair, decided ones first."""
-    axis = report.unit.axis
-    pairs = [list(those) for _, those in groupby(group.comparisons, key=lambda one: (one.a, one.b))]
-    told = [(any(one.holm <= LEVEL for one in pair), pair_sentence(pair, axis)) for pair in pairs]
-    found = [front_sentence(group, axis)] if group.front else []
-    return [*found, *(text for decided, text in told if decided), *(text for decided, text in told if not decided)]
+    return [*established(report, group), *undecided(report, group)]
+
+
+def established(report: Report, group: Group) -> list[str]:
+    """What is worth buying, and the pairs with a decided difference."""
+    front = [front_sentence(group, report.unit.axis)] if group.front else []
+    return front + [text for decided, text in _told(report, group) if decided]
+
+
+def undecided(report: Report, group: Group) -> list[str]:
+    """The pairs without one."""
+    return [text for decided, text in _told(report, group) if not decided]
 
 
 def front_sentence(group: Group, axis: Axis) -> str:
@@ -115,6 +122,11 @@ def decimals(value: float) -> str:
 def p_text(p: float) -> str:
     """= .012, or < .001."""
     return "< .001" if p < 0.001 else f"= {decimals(p)}"
+
+
+def _told(report: Report, group: Group) -> list[tuple[bool, str]]:
+    pairs = [list(those) for _, those in groupby(group.comparisons, key=lambda one: (one.a, one.b))]
+    return [(any(one.holm <= LEVEL for one in pair), pair_sentence(pair, report.unit.axis)) for pair in pairs]
 
 
 def _clause(those: Sequence[Comparison], pair: Sequence[Comparison], unit: str) -> str:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ponder.cli.compare import Entry, Group, Report, accuracies, figure_series, front_points
-from ponder.cli.findings import LEVEL, decimals, findings, method, p_text
+from ponder.cli.findings import LEVEL, decimals, established, findings, method, p_text, undecided
 from ponder.cli.output import clean
 from ponder.errors import DataError
 from ponder.scaling.figure import curve_figure, short
@@ -172,7 +172,8 @@ def _group(report: Report, group: Group, number: int, columns: int, rows: int) -
     return {
         "title": shown(group.title, 200),
         "problems": len(group.ids),
-        "findings": [shown(text, 1200) for text in findings(report, group)],
+        "findings": [shown(text, 1200) for text in established(report, group)],
+        "undecided": [shown(text, 1200) for text in undecided(report, group)],
         "figure": _svg(report, group, f"f{number}-"),
         "points": _points(group),
         "comparisons": _most(_comparisons(group), rows),
