@@ -10,6 +10,7 @@ from itertools import combinations
 import pytest
 
 from fakes import Flaky
+from ponder.cli.axes import COUNTS
 from ponder.cli.curve import Curves, line_of, series, sizes
 from ponder.cli.runner import Runner, parse_strategy
 from ponder.cli.study import Study
@@ -187,3 +188,25 @@ def test_a_verifier_that_samples_for_its_scores_is_drawn_from_its_runs(tmp_path)
     [line] = {(p.strategy, p.how) for p in points if p.strategy.startswith("best_of_n")}
     assert line == ("best_of_n(unit_tests)", "runs")
     assert any(p.how == "subsets" for p in points)
+
+
+def test_what_was_spent_stands_on_every_axis(tmp_path):
+    """A maze costs a token a step and its prompt a token; the verifier scores 3 positions; a subset of k costs k times as much."""
+    best = f"best_of_n(n=4, verifier=noisy({RIGHT}, price=3))"
+    asked = study("self_consistency(n=4)", best, "adaptive_consistency(n=4, batch=1)", "first_finish(n={k})", k=(1, 2), slice=4)
+    drawn(tmp_path, asked)
+    with Journal(tmp_path / "study.db") as journal:
+        lines = {
+            line.strategy.partition("(")[0]: line for line in Curves(asked, StudyStore(journal), SqliteTable(journal)).lines()
+        }
+    assert set(lines) == {"self_consistency", "best_of_n", "adaptive_consistency", "first_finish", "pass@k "}
+    for name, line in lines.items():
+        spent = {kind: line.spent_P_K_C[:, :, at] for at, kind in enumerate(COUNTS)}
+        assert line.ids == tuple(f"maze-{i}" for i in range(6))
+        assert (spent["completion"] + spent["scored"] == line.tokens_P_K).all()
+        assert (spent["scored"] == (3 * spent["samples"] if name == "best_of_n" else 0)).all()
+        assert (spent["prompt"] >= spent["samples"]).all()
+        if name != "first_finish":
+            assert (spent["completion"] == 2 * spent["samples"]).all()
+        if name != "adaptive_consistency":
+            assert (spent["samples"] == line.ks).all()
