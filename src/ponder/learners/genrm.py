@@ -173,7 +173,9 @@ def repeated(examples: Iterable[Example], *, seed: int) -> list[Example]:
     """Each example as often as it weighs, for trainers that know no weights: floor(w) times, and once more with probability w - floor(w).
 
     Expected repetitions are the weights, so a trainer that adds up the log-loss of the tokens it sees minimises the weighted loss in
-    expectation. The order is that of the examples; which fractions come out is a function of `seed`.
+    expectation. Deviation: `ponder.learners.policy.finetune` takes the mean over the tokens of a step, whose examples are of like length.
+    Where judgements and solutions fall into different steps, a step of judgements in one word counts as much as one of long solutions,
+    so that solutions weigh less than lambda by about the ratio of their completions' lengths. The order is that of the examples; which fractions come out is a function of `seed`.
     """
     random = Random(f"genrm/{seed}")
     return [replace(one, weight=1.0) for one in examples for _ in range(floor(one.weight + random.random()))]
