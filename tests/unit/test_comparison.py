@@ -86,6 +86,14 @@ def test_bounds_are_neither_compared_nor_on_the_front():
     assert len(group.points) == 2
 
 
+def test_a_search_is_not_compared_where_it_has_proposed_nothing_yet():
+    told = found(line("beam", [10, 20, 40], [0, 0, 30]), line("vote", [10, 40], [5, 6]))
+    assert [(one.cost, one.a_value) for one in told.groups[0].comparisons] == [(40, 0.75)]
+    assert len(told.groups[0].points[0]) == 3
+    hopeless = found(line("beam", [10, 40], [0, 0]), line("vote", [10, 40], [5, 6]))
+    assert [one.cost for one in hopeless.groups[0].comparisons] == [10, 20, 40]
+
+
 def test_studies_meet_over_the_problems_that_all_have_whatever_their_order():
     a = line("a", [10], [3], of=4, ids=("q0", "q1", "q2", "q3"))
     b = line("a", [10], [2], of=4, ids=("q3", "q2", "q1", "q9"), cell="lab | other | t=1")

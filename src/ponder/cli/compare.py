@@ -155,13 +155,21 @@ def _group(found: Sequence[tuple[Source, Line]], several: bool, unit: Unit, note
         for name, (source, line) in zip(names, priced, strict=True)
     ]
     fair = [at for at, entry in enumerate(entries) if not entry.line.bound]
-    curves = [Curve(entries[at].name, entries[at].line.costs_K, entries[at].line.values_P_K) for at in fair]
+    curves = [_curve(entries[at]) for at in fair]
     places = [(at, k) for at in fair for k in range(len(entries[at].line.ks))]
     best = front(
         [entries[at].line.costs_K[k] for at, k in places], [entries[at].line.values_P_K[:, k].mean() for at, k in places]
     )
     questions = {one: source.questions[one] for source, _ in priced for one in ids if one in source.questions}
     return Group(task, ids, tuple(entries), tuple(compare_curves(curves)), tuple(places[i] for i in best), questions)
+
+
+def _curve(entry: Entry) -> Curve:
+    """What is compared: of points read off runs not those before the first right answer, where a search had proposed nothing yet."""
+    line = entry.line
+    told = np.flatnonzero(line.values_P_K.any(axis=0))
+    start = int(told[0]) if line.how == "runs" and len(told) else 0
+    return Curve(entry.name, line.costs_K[start:], line.values_P_K[:, start:])
 
 
 def _cut(line: Line, ids: Sequence[str]) -> Line:

@@ -100,6 +100,8 @@ def method(report: Report) -> list[str]:
         "costs as given.",
         f"{report.tests} comparisons were made. The p-values called Holm are corrected for all of them: the chance that any difference that "
         "is called established is none is at most 5%. Strategies that share samples are correlated, which the pairing uses.",
+        "Points from runs tell what one run of a strategy had proposed by then. A search that is set up for less compute may do better there "
+        "than one that is cut; before its first right answer nothing is compared.",
         "Upper bounds that take the reference (pass@k, graders as guides) are shown, but neither compared nor on the front.",
     ]
 
