@@ -269,3 +269,21 @@ def test_a_second_policy_plays_the_part_that_it_is_better_at(tmp_path, monkeypat
     assert dict(made.measured)["policies"] == ["maze(0.3, 2)", "maze(0.95, 2)"]
     words = ["--task", "maze(n=60, depth=2)", "--policy", "maze(0.3, 2)", "--strategy", "auto('card.toml')"]
     assert run_app(["run", *words, "--out", "used", "--json"]) == 0
+
+
+@pytest.mark.slow
+def test_a_search_that_beats_whole_samples_gets_into_the_card(tmp_path, monkeypatch):
+    """A beam in a maze of six crossings under a guide that knows every crossing, where one whole sample in fifty is right."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--task", "maze(n=24, depth=6)", "--policy", "maze(0.5, 6)", "--strategy", "sample", "--slice", "8"]
+    assert run_app(["run", *words, "--allow-oracle", "--out", "study"]) == 0
+    prefixes = tuple("a\n" * depth for depth in range(1, 7))
+    guide = f"noisy(right={prefixes!r})"
+    Path("space.toml").write_text(
+        f"guides = [{guide!r}]\ndraws = 2\n[[search]]\nspec = '''beam(width={{width}}, branch=8, verifier={{guide}})'''\nwidth = [1, 4]\n"
+    )
+    tune([Path("study")], budget=["tokens=200"], out=Path("card.toml"), space=Path("space.toml"), spend="tokens=100000")
+    made = card.read("card.toml")
+    assert all(choice.strategy.startswith("beam(width=") for choice in made.choices)
+    assert made.expected[0].accuracy.value > 0.9
+    assert dict(made.measured)["new_tokens"] > 0
