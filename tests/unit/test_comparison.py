@@ -78,6 +78,11 @@ def test_a_sentence_counts_every_comparison_of_the_report():
     assert any(text.startswith("4 comparisons were made.") for text in method(both))
 
 
+def test_strategies_that_begin_with_the_same_sample_share_its_place_on_the_front():
+    told = found(line("a", [10, 20], [10, 12]), line("b", [10, 20], [10, 11]))
+    assert findings(told, told.groups[0])[0] == "Pareto front, cheapest first: a from 10 to 20 tokens (accuracy .250 to .300)."
+
+
 def test_bounds_are_neither_compared_nor_on_the_front():
     told = found(line("a", [10], [10]), line("pass@k", [5], [30], bound=True))
     [group] = told.groups

@@ -132,8 +132,7 @@ def figure_series(group: Group) -> list[Series]:
 
 def front_points(group: Group) -> list[tuple[float, float]]:
     """Cost and accuracy of the front."""
-    lines = [entry.line for entry in group.entries]
-    return [(float(lines[e].costs_K[k]), float(lines[e].values_P_K[:, k].mean())) for e, k in group.front]
+    return [_point(group.entries[at].line, k) for at, k in group.front]
 
 
 def _group(found: Sequence[tuple[Source, Line]], several: bool, unit: Unit, notes: list[str]) -> Group | None:
@@ -157,11 +156,17 @@ def _group(found: Sequence[tuple[Source, Line]], several: bool, unit: Unit, note
     fair = [at for at, entry in enumerate(entries) if not entry.line.bound]
     curves = [_curve(entries[at]) for at in fair]
     places = [(at, k) for at in fair for k in range(len(entries[at].line.ks))]
-    best = front(
-        [entries[at].line.costs_K[k] for at, k in places], [entries[at].line.values_P_K[:, k].mean() for at, k in places]
-    )
+    points = [_point(entries[at].line, k) for at, k in places]
+    best: dict[tuple[float, float], int] = {}
+    for i in front([cost for cost, _ in points], [value for _, value in points]):
+        best.setdefault(points[i], i)  # one sample of any strategy is the same sample: it stands there once
     questions = {one: source.questions[one] for source, _ in priced for one in ids if one in source.questions}
-    return Group(task, ids, tuple(entries), tuple(compare_curves(curves)), tuple(places[i] for i in best), questions)
+    return Group(task, ids, tuple(entries), tuple(compare_curves(curves)), tuple(places[i] for i in best.values()), questions)
+
+
+def _point(line: Line, k: int) -> tuple[float, float]:
+    """Cost and accuracy to ten digits: sums in another order are no other point."""
+    return float(f"{line.costs_K[k]:.10g}"), float(f"{line.values_P_K[:, k].mean():.10g}")
 
 
 def _curve(entry: Entry) -> Curve:
