@@ -95,3 +95,13 @@ def test_other_formats_and_empty_figures_are_refused(tmp_path):
         curve_figure(CURVES, tmp_path / "c.pdf", title="t")
     with pytest.raises(ValueError, match="at least one"):
         curve_figure([], tmp_path / "c.png", title="t")
+
+
+@pytest.mark.slow
+def test_a_front_is_drawn_as_steps_behind_the_lines(tmp_path):
+    line = Series("a", [10, 20], [0.2, 0.4], [0.1, 0.3], [0.3, 0.5])
+    plain = curve_figure([line], tmp_path / "plain.svg", title="t").read_text()
+    stepped = curve_figure([line], tmp_path / "front.svg", title="t", front=[(10, 0.2), (20, 0.4)]).read_text()
+    assert "#f2d98b" not in plain
+    assert "#f2d98b" in stepped
+    assert stepped.index("#f2d98b") < stepped.index(PALETTE[0].lower()), "behind: drawn before"

@@ -177,3 +177,12 @@ def test_provenance_stands_in_the_page():
         "python": "3.11",
         "git": None,
     }
+
+
+def test_where_comparisons_are_left_out_the_established_ones_stay_and_it_is_said():
+    lines = [line(name, right=right, ids=[f"q{i}" for i in range(40)]) for name, right in (("a", 5), ("b", 6), ("c", 30))]
+    told = compared([Source(Path("one"), tuple(lines))], Unit())
+    text = report.html(told, rows=4)
+    assert "4 comparisons of 9, those established first" in text
+    assert text.count('<tr class="decided">') == 4
+    assert report.html(told).count('<tr class="decided">') == 6
