@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import conformance
@@ -26,7 +27,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     auth = f"Authorization: Bearer {conformance.KEY}"
-    with FakeEndpoint() as endpoint, Served(conformance.config(endpoint.url)) as served, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(FakeEndpoint())
+        config = conformance.config(endpoint.url, limits={"choices": 4})  # so that an example is soon answered
+        served, folder = stack.enter_context(Served(config)), stack.enter_context(tempfile.TemporaryDirectory())
         file = Path(folder) / "openapi.json"
         file.write_text(json.dumps(served.call("GET", "/openapi.json", headers=dict([auth.split(": ")])).json))
         command = [

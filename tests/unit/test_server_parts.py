@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -505,3 +506,13 @@ def test_calls_that_say_the_same_have_one_key():
 )
 def test_what_is_no_call_stays_text(text):
     assert read_calls(text) == (text, ())
+
+
+def test_the_recipe_shows_every_setting_and_is_valid():
+    recipe = Path(__file__).parents[2] / "recipes" / "serve.toml"
+    shown = load(recipe, {})
+    text = recipe.read_text("utf-8")
+    assert [name for name in [*Config.model_fields, *Limits.model_fields, *Key.model_fields] if name not in text] == []
+    assert shown.limits == Limits()
+    assert {name: shown.effort[name] for name in shown.effort} == {name: Config(policy="x").effort[name] for name in shown.effort}
+    assert Models("m", shown).names == ["m", "m+self_consistency-16", "m+best_of_n-8"]

@@ -33,6 +33,30 @@ def _off(value: bool) -> bool:
 
 WHOLE = BeforeValidator(_whole)
 Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"const": False})]
+Biases = Annotated[
+    dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=300),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 300,
+            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        }
+    ),
+]
+Labels = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        }
+    ),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 B = TypeVar("B", bound="Body")
@@ -212,9 +236,7 @@ class Common(Body):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: (
-        dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
-    ) = Field(None, max_length=300)  # fmt: skip
+    logit_bias: Biases | None = None
     user: str | None = Field(None, max_length=1000)
     ponder: Ponder | None = None
 
@@ -236,9 +258,7 @@ class Chat(Common):
     parallel_tool_calls: bool | None = None
     response_format: Annotated[Format | JsonFormat, Field(discriminator="type")] | None = None
     reasoning_effort: Effort | None = None
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
-        None, max_length=16
-    )
+    metadata: Labels | None = None
     modalities: list[Literal["text"]] | None = None
     store: bool | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
