@@ -262,6 +262,13 @@ def test_tokens_written_count_against_a_prefix_where_they_cost():
     assert expanded(BestFirst(9, 2, Values(heights), cost=0.04)) == (["", "x\n", "y\n", "x\n2\n", "x\n1\n"], "x\n2\n!")
 
 
+def test_what_has_no_score_comes_last_whatever_others_cost():
+    """x1 is worth .4 less 2 x 9; y, which has no value and one token, must not end the search before it."""
+    rows = {"": [("x\n", None), ("y", "stop")], "x\n": [("1\n", None)], "x\n1\n": [("!", "stop")]}
+    guide = Values({"x\n": 0.5, "y": None, "x\n1\n": 0.4, "x\n1\n!": 0.3})
+    assert solved(BestFirst(9, 2, guide, cost=9.0), Table(rows)).answer == "x\n1\n!"
+
+
 def test_best_first_expands_the_best_few_together():
     policy = Table(HILLS)
     solved(BestFirst(9, 2, Values(HEIGHTS), parallel=2), policy)

@@ -23,6 +23,7 @@ from ponder.core import PolicyInfo, Sampling
 from ponder.errors import UsageError
 from ponder.strategies.mcts import Mcts
 from ponder.strategies.mcts_tree import Node
+from ponder.strategies.steps import Worth
 from ponder.types import Chain, Score, Step, Usage
 from searches import Table, Values, made_by
 
@@ -249,6 +250,19 @@ def test_a_tie_of_visits_goes_to_the_higher_mean_and_then_to_the_first():
     )
     root.children = [one, two, three]
     assert root.ranked() == [two, one, three]
+
+
+def test_a_tree_may_be_deeper_than_python_recurses():
+    node = tree = Node(Chain(()))
+    for _ in range(3000):
+        node.children = [Node(Chain(()), node), Node(Chain(()), node, closed=True)]
+        node = node.children[0]
+    node.answer = Worth(Chain((), (Step("x"),), "stop"), 0.5)
+    assert tree.played() is node.answer
+    node.fly(1)
+    assert tree.busy, "its one leaf that is not closed is in flight"
+    node.fly(-1)
+    assert not tree.busy
 
 
 def test_what_has_no_score_is_not_counted_and_left_but_stands_where_there_is_nothing_else():

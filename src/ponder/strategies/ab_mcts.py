@@ -16,6 +16,8 @@ from ponder.types import Chain
 if TYPE_CHECKING:
     from random import Random
 
+MOST = 1e6  # the rejection that draws from a Beta never ends at infinity
+
 
 @named("ab_mcts")
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,8 +47,8 @@ class AbMcts:
         check("ab_mcts", simulations=self.simulations, parallel=self.parallel)
         check_final("ab_mcts", self.final, accept=self.accept)
         until(self.step)
-        if not self.prior > 0:
-            raise UsageError(f"ab_mcts: prior = {self.prior} must be above 0")
+        if not 0 < self.prior <= MOST:
+            raise UsageError(f"ab_mcts: prior = {self.prior} must be above 0, and at most {MOST:g}")
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""

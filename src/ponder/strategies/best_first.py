@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import takewhile
+from math import inf
 
 from ponder.core import Verifier
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.steps import Choice, Worth, best, check, check_final, judged, until
+from ponder.strategies.steps import UNSCORED, Choice, Worth, best, check, check_final, judged, until
 from ponder.types import Chain
 
 
@@ -22,7 +23,8 @@ class BestFirst:
     being the path's cost and the guide the heuristic (Q*, Wang et al. 2024, arXiv:2406.14283); the finished chain that comes first is then the
     best by that measure as far as the guide never believes too little. It ends when `finished` chains came first, after `expansions`, when
     nothing is open, or when a finished chain has the value `accept`. parallel: as many are expanded together, as far as no finished chain
-    comes before them. Equal prefixes are expanded once. Ties go to what was seen first.
+    comes before them. Equal prefixes are expanded once. Ties go to what was seen first; what has no score
+    comes last, whatever it cost.
 
     Cost: up to expansions * branch samples and scores. The other fields and cases are those of `beam`.
     """
@@ -41,8 +43,8 @@ class BestFirst:
         check("best_first", expansions=self.expansions, branch=self.branch, finished=self.finished, parallel=self.parallel)
         check_final("best_first", self.final, accept=self.accept)
         until(self.step)
-        if self.cost < 0:
-            raise UsageError(f"best_first: cost = {self.cost} must be at least 0")
+        if not 0 <= self.cost < inf:
+            raise UsageError(f"best_first: cost = {self.cost} must be at least 0, and finite")
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
@@ -63,4 +65,5 @@ class BestFirst:
             for one in children:
                 if not one.live or one.chain.digest not in seen:
                     seen.add(one.chain.digest)
-                    queue.append(Worth(one.chain, one.value - self.cost * one.chain.usage.completion))
+                    cost = self.cost * one.chain.usage.completion
+                    queue.append(Worth(one.chain, one.value - cost if one.value != UNSCORED else -inf))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from ponder.core import Verifier, batches
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.spec import named
 from ponder.strategies.mcts_tree import Node
-from ponder.strategies.steps import UNSCORED, Choice, check, check_final, judged, until
+from ponder.strategies.steps import UNSCORED, Choice, check, check_final, judged, texts, until
 from ponder.types import Chain, Step
 
 RULES, PRIORS, EVALUATE = ("uct", "puct"), ("uniform", "count", "policy"), ("all", "one", "random")
@@ -55,6 +56,7 @@ class Mcts:
     accept: float | None = None
 
     def __post_init__(self) -> None:
+        texts("mcts", actions=self.actions)
         check("mcts", simulations=self.simulations, branch=self.branch, parallel=self.parallel, actions=len(self.actions))
         check_final("mcts", self.final, "visits", accept=self.accept)
         until(self.step)
@@ -66,8 +68,8 @@ class Mcts:
         for name, value, allowed in tables:
             if value not in allowed:
                 raise UsageError(f"mcts: {name} = {value!r} must be one of {', '.join(allowed)}")
-        if self.c < 0:
-            raise UsageError(f"mcts: c = {self.c} must be at least 0")
+        if not 0 <= self.c < inf:
+            raise UsageError(f"mcts: c = {self.c} must be at least 0, and finite")
 
     @property
     def logprobs(self) -> int:

@@ -13,7 +13,10 @@ from ponder.types import Chain, Step
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A prefix in the tree. value: its own; total / visits: the mean of all found here and below. closed: nothing is left to walk to."""
+    """A prefix in the tree. value: its own; total / visits: the mean of all found here and below. closed: nothing is left to walk to.
+
+    busy: something is in flight here or below, and every other leaf below is closed. Nothing recurses: trees grow as deep as a chain has steps.
+    """
 
     chain: Chain
     parent: Node | None = None
@@ -24,12 +27,8 @@ class Node:
     total: float = 0.0
     flying: int = 0
     closed: bool = False
+    busy: bool = False
     answer: Worth | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether every leaf below is in flight or closed."""
-        return bool(self.flying) and all(child.closed or child.busy for child in self.children)
 
     def urge(self, rule: str, c: float) -> float:
         """How much a walk is drawn to this child; what is in flight counts as visits of value 0."""
@@ -50,6 +49,7 @@ class Node:
         """Add a virtual loss on the way here, or take it back."""
         for node in self.path():
             node.flying += by
+            node.busy = node.flying > 0 and all(child.closed or child.busy for child in node.children)
 
     def back_up(self, value: float) -> None:
         """Count a value found here for all above."""
@@ -85,9 +85,13 @@ class Node:
 
     def played(self) -> Worth | None:
         """The answer reached by going to the child with most visits, as long as it leads to one."""
-        if not self.children:
-            return self.answer
-        return next((answer for child in self.ranked() if (answer := child.played()) is not None), None)
+        walk = [self]
+        while walk:
+            node = walk.pop()
+            if not node.children and node.answer is not None:
+                return node.answer
+            walk += reversed(node.ranked())
+        return None
 
 
 def _shares(families: Sequence[Sequence[Chain]], prior: str) -> list[float]:

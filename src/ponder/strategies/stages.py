@@ -9,7 +9,7 @@ from ponder.errors import UsageError
 from ponder.prompting import ask, read
 from ponder.run import Run
 from ponder.spec import named
-from ponder.strategies.steps import Choice, Worth, best, check, check_final, judged
+from ponder.strategies.steps import Choice, Worth, best, check, check_final, judged, texts
 from ponder.types import Chain, Step
 
 
@@ -34,6 +34,7 @@ class Stages:
     final: str = "max"
 
     def __post_init__(self) -> None:
+        texts("stages", stages=self.stages)
         check("stages", branch=self.branch, width=self.width, stages=len(self.stages))
         check_final("stages", self.final)
         for stage in self.stages:

@@ -39,6 +39,13 @@ def check(name: str, least: int = 1, **counts: int) -> None:
             raise UsageError(f"{name}: {field_name} = {value} must be at least {least}")
 
 
+def texts(name: str, **lists: object) -> None:
+    """Raise `UsageError` unless each of these fields of the strategy `name` is a tuple of texts: one text alone would be its letters."""
+    for field_name, value in lists.items():
+        if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+            raise UsageError(f"{name}: {field_name} = {value!r} must be a tuple of texts, such as ('A', 'B')")
+
+
 def starts(chain: Chain, step: str | int) -> list[int]:
     """The characters of a chain's text at which its steps begin, the first at 0.
 

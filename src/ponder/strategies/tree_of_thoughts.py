@@ -22,7 +22,7 @@ class TreeOfThoughts:
     prompt is `judge(prompt="tot_value@1")`, its vote prompt `ballot()`; a process reward model will do as well.
 
     It ends when no state is left, after `expansions` states were expanded, when a finished chain has the value `accept`, or, in depth, when
-    `finished` different answers were found. Equal states of one expansion are kept once.
+    `finished` different chains have finished with an answer. Equal states of one expansion are kept once.
 
     Deviation: thoughts are sampled independently at the policy's temperature (the paper's first way), not proposed in one
     list. Cost: up to expansions * branch samples and scores. Candidates are chosen from by `final`; cut and failed chains: `steps.judged`.
@@ -46,6 +46,10 @@ class TreeOfThoughts:
         until(self.step)
         if self.search not in ("bfs", "dfs"):
             raise UsageError(f"tree_of_thoughts: search = {self.search!r} must be bfs or dfs")
+        if not -1.0 <= self.prune < 1.0:
+            raise UsageError(
+                f"tree_of_thoughts: prune = {self.prune} must lie in [-1, 1); below 0 prunes nothing that has a value"
+            )
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
