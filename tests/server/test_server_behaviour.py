@@ -19,11 +19,14 @@ import pytest
 from served import Served
 
 from ponder.cli.main import run_app
+from ponder.policies.openai import Passed
+from ponder.policies.wire import messages_body
 from ponder.server.config import Config
 from ponder.server.record import Recorder
 from ponder.store import Journal
 from ponder.store.export import canonical
 from ponder.testing.endpoint import FakeEndpoint, Fault, FaultKind
+from ponder.types import user
 
 pytestmark = pytest.mark.slow
 KEY = {"Authorization": f"Bearer {conformance.KEY}"}
@@ -252,6 +255,30 @@ def test_a_judges_tokens_are_in_the_usage_and_told_apart(endpoint):
         assert usage["completion_tokens"] == endpoint.stats().completion_tokens
         details = usage["completion_tokens_details"]
         assert 0 < details["verifier_tokens"] <= details["reasoning_tokens"]
+
+
+def test_while_it_drains_it_takes_nothing_new(endpoint):
+    with Served(config(endpoint)) as served:
+        served.server.draining = True
+        got, health = served.chat(), served.call("GET", "/health")
+        assert (got.status, got.error["code"]) == (503, "shutting_down")
+        assert (health.status, health.json) == (503, {"status": "draining"})
+        assert served.call("GET", "/v1/models").status == 200
+
+
+def test_what_is_sent_on_is_part_of_the_fingerprint_and_plain_messages_are_not(endpoint):
+    with Served(config(endpoint)) as served:
+        policy, prompt = served.server.engine.policy, (user("hi"),)
+        plain = policy.passing(Passed(prompt, tuple(messages_body(prompt)), {}))
+        assert plain.info == policy.info  # served traffic and studies of the same model share their samples
+        others = [
+            Passed(prompt, tuple(messages_body(prompt)), {"tools": []}),
+            Passed(prompt, tuple(messages_body(prompt)), {"logit_bias": {"1": 1}}),
+            Passed(prompt, ({"role": "user", "content": "hi", "name": "ann"},), {}),
+            Passed(prompt, "hi", {}),
+        ]
+        assert len({policy.info.fingerprint, *(policy.passing(one).info.fingerprint for one in others)}) == 5
+        assert policy.limiter.limit == policy.limiter.limits.concurrency  # no slow start behind our own queue
 
 
 def test_metrics_count_what_was_done(endpoint):

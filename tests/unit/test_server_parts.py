@@ -415,6 +415,33 @@ def test_a_silent_search_sends_comments(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_client_that_does_not_read_holds_the_engine_back_and_not_our_memory():
+    async def scenario():
+        pipe, unread = Pipe(), asyncio.Event()
+
+        async def send(_):
+            await unread.wait()
+
+        sending = asyncio.create_task(pipe.send_all(send))
+        given = 0
+
+        async def give():
+            nonlocal given
+            for given in range(1000):  # noqa: B007  # counted for the check below
+                await pipe.put(b"data: x\n\n")
+
+        giving = asyncio.create_task(give())
+        for _ in range(3000):
+            await asyncio.sleep(0)
+        assert 50 < given < 200
+        unread.set()
+        await giving
+        await pipe.close()
+        await sending
+
+    asyncio.run(scenario())
+
+
 # Answers.
 
 
