@@ -14,7 +14,7 @@ from ponder.strategies.qalign import Qalign
 from ponder.strategies.steps import Choice, Worth, prefix, starts
 from ponder.testing import MarkovPolicy
 from ponder.types import Chain, Step
-from searches import Values, gathered
+from searches import Table, Values, gathered
 
 WALK = MarkovPolicy({"start": {"x": 0.5, "m": 0.5}, "m": {"y": 0.4, "z": 0.3, "n": 0.3}, "n": {"u": 0.6, "w": 0.4}})
 LAW = {"x\n": 0.5, "m\ny\n": 0.2, "m\nz\n": 0.15, "m\nn\nu\n": 0.09, "m\nn\nw\n": 0.06}
@@ -27,7 +27,7 @@ TARGET = {text: p / sum(TILTED.values()) for text, p in TILTED.items()}
 class NoLengths(Qalign):
     """The same without the ratio of lengths."""
 
-    def ratio(self, now, then):
+    def ratio(self, now, then, cut=0):
         return exp((then.value - now.value) / self.beta)
 
 
@@ -35,21 +35,21 @@ def worth(text):
     chain = Chain(())
     for line in text.splitlines(keepends=True):
         chain = chain.then(Step(line))
-    return Worth(Chain((), chain.steps, "stop"), GUIDE.table[text])
+    return Worth(Chain((), chain.steps, "stop"), GUIDE.table.get(text, 0.5))
 
 
-def moved(search):
+def moved(search, law=LAW, target=TARGET):
     """The distribution after one move from the target, by enumeration of cuts and of what may be written after them."""
-    after = dict.fromkeys(TARGET, 0.0)
-    for text, mass in TARGET.items():
+    after = dict.fromkeys(target, 0.0)
+    for text, mass in target.items():
         now = worth(text)
         cuts = starts(now.chain, "line")
         for cut in cuts:
             kept = text[:cut]
-            below = {end: p for end, p in LAW.items() if end.startswith(kept)}
+            below = {end: p for end, p in law.items() if end.startswith(kept)}
             for end, p in below.items():
                 share = mass / len(cuts) * p / sum(below.values())
-                taken = min(1.0, search.ratio(now, worth(end)))
+                taken = min(1.0, search.ratio(now, worth(end), cut))
                 after[end] += share * taken
                 after[text] += share * (1 - taken)
     return after
@@ -58,6 +58,28 @@ def moved(search):
 def test_a_move_from_the_target_stays_at_the_target():
     assert moved(Qalign(1, GUIDE, BETA)) == pytest.approx(TARGET)
     assert moved(NoLengths(1, GUIDE, BETA)) != pytest.approx(TARGET, abs=5e-3), "the ratio of lengths is needed"
+
+
+class NoWayBack(Qalign):
+    """The same with moves to an answer that ends where the old one was cut."""
+
+    def ratio(self, now, then, cut=0):
+        return super().ratio(now, then)
+
+
+def test_answers_that_begin_as_longer_ones_do_have_no_more_than_their_share():
+    law = {"a\n": 0.5, "a\nb\n": 0.3, "a\nb\nc\n": 0.2}
+    guide = Values(dict.fromkeys(law, 0.5))
+    assert moved(Qalign(1, guide, BETA), law, law) == pytest.approx(law)
+    assert moved(NoWayBack(1, guide, BETA), law, law)["a\n"] > 0.55, "without the rule the short one gains"
+
+
+def test_a_walk_does_not_move_to_what_it_kept(monkeypatch):
+    """Each answer of two lines is cut behind the first (the last place to begin), after which the policy stops at once."""
+    policy = Table({"": [("a\nb", "stop")], "a\n": [("", "stop")]})
+    monkeypatch.setattr("random.Random.choice", lambda self, places: places[-1])
+    outcome = solved(Qalign(3, Values({"a\nb": 0.1, "a\n": 0.9})), policy)
+    assert outcome.answer == "a\nb", "three stays against none"
 
 
 def last_states(search, n, monkeypatch):

@@ -20,7 +20,8 @@ class Qalign:
 
     From an answer y of |y| steps, one step is drawn uniformly, what comes before it is kept, the rest is sampled anew to the end; the new
     answer y' is taken with probability min(1, exp((v(y') - v(y)) / beta) |y| / |y'|). v is the verifier's value in [0, 1], so beta means
-    the same for all (the paper takes raw rewards). step: where an answer may be cut; the paper cuts at any token, `step=1`.
+    the same for all (the paper takes raw rewards). An answer that ends where the old one was cut is not moved to: no step begins there, so the
+    walk could not come back the same way, and short answers would gather more than their share. step: where an answer may be cut; the paper cuts at any token, `step=1`.
 
     `chains` walks go side by side, `moves` proposals each, the first state being a sample. An answer that was cut, failed, or has no score is
     never taken; a walk that has none yet takes the first that can be. Every state of every walk has a vote, as often as it is stayed in, so
@@ -53,20 +54,24 @@ class Qalign:
         choice, random = Choice(self.final, self.accept), run.random(root, "qalign")
         walks: list[Worth | None] = [None] * self.chains
         for _ in range(self.moves + 1):
-            parents = [root if now is None else prefix(now.chain, random.choice(starts(now.chain, self.step))) for now in walks]
+            cuts = [0 if now is None else random.choice(starts(now.chain, self.step)) for now in walks]
+            parents = [root if now is None else prefix(now.chain, cut) for now, cut in zip(walks, cuts, strict=True)]
             children = await run.extend(parents)
             found = await judged(run, self.verifier, children)
             choice.add(run, found, vote=False)
             new = {id(one.chain): one for one in found if one.value != UNSCORED}
             for at, child in enumerate(children):
                 now, then = walks[at], new.get(id(child))
-                if then is not None and (now is None or random.random() < self.ratio(now, then)):
+                if then is not None and (now is None or random.random() < self.ratio(now, then, cuts[at])):
                     walks[at] = then
             choice.add(run, [now for now in walks if now is not None])
             if choice.settled:
                 return
 
-    def ratio(self, now: Worth, then: Worth) -> float:
-        """The Metropolis-Hastings ratio: the probability of moving, where it is below 1."""
-        lengths = len(starts(now.chain, self.step)) / len(starts(then.chain, self.step))
+    def ratio(self, now: Worth, then: Worth, cut: int = 0) -> float:
+        """The Metropolis-Hastings ratio of a move that kept `cut` characters: the probability of moving, where it is below 1."""
+        back = starts(then.chain, self.step)
+        if cut not in back:
+            return 0.0
+        lengths = len(starts(now.chain, self.step)) / len(back)
         return exp(min(700.0, (then.value - now.value) / self.beta)) * lengths  # a float ends at exp(709)
