@@ -2,7 +2,8 @@ r"""Prompts of strategies: versioned JSON files in `strategies/prompts`, or anyb
 
     {"last": "{question}\n\nEarlier attempts:\n{attempts}\nWrite a better solution."}
 
-`last` takes the place of the question, which is the last message; what stands before it, a system prompt say, stays.
+`last` takes the place of the question, which is the last message; what stands before it, a system prompt say, stays, and so do the
+images of the question, in front of the text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from ponder.errors import DataError
-from ponder.types import Message
+from ponder.types import Blob, Message
 
 
 def read(prompt: str, *holds: str) -> str:
@@ -24,7 +25,7 @@ def read(prompt: str, *holds: str) -> str:
     own = shipped / f"{prompt}.json" if re.fullmatch(r"\w+@\d+", prompt) else None
     try:
         text = str(json.loads((own if own is not None and own.is_file() else Path(prompt)).read_text("utf-8"))["last"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         known = ", ".join(sorted(file.name.removesuffix(".json") for file in shipped.iterdir() if "@" in file.name))
         raise DataError(f"prompt {prompt!r} is none of {known}, and no JSON file with a text 'last' ({error})") from None
     for name in holds:
@@ -37,4 +38,5 @@ def ask(text: str, messages: Sequence[Message], **values: str) -> tuple[Message,
     """The messages with `text` as the last, its places filled once: braces in a value mean nothing."""
     filled = {"question": messages[-1].text, **values}
     said = re.sub(r"\{(\w+)\}", lambda place: filled.get(place[1], place[0]), text)
-    return (*messages[:-1], replace(messages[-1], content=(said,)))
+    shown = [part for part in messages[-1].content if isinstance(part, Blob)]
+    return (*messages[:-1], replace(messages[-1], content=(*shown, said)))

@@ -158,6 +158,7 @@ def test_a_verifier_without_a_folder_needs_a_table():
     [
         ([], r"is no calibration report \(AttributeError"),
         ({}, r"is no calibration report \(KeyError: 'equal_mass'\); training a verifier writes one beside its weights"),
+        (bins((0.5, 0.5, 10**400)), r"is no calibration report \(OverflowError"),
         (bins(), r"it takes at least one bin"),
         (bins((1.5, 0.5, 1)), r"scores and shares in \[0, 1\]"),
         (bins((0.5, -0.5, 1)), r"scores and shares in \[0, 1\]"),

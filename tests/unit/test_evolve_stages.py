@@ -14,7 +14,7 @@ from ponder.prompting import ask, read
 from ponder.strategies.evolve import Evolve
 from ponder.strategies.qalign import Qalign
 from ponder.strategies.stages import Stages
-from ponder.types import Message, Step, Usage, user
+from ponder.types import Blob, Message, Step, Usage, user
 from searches import Table, Values
 
 
@@ -141,6 +141,9 @@ def test_a_prompt_of_ones_own_is_read_by_path_and_must_have_its_places(tmp_path)
     own.write_text("[]")
     with pytest.raises(DataError, match="is none of evolve@1, stages@1, and no JSON file with a text 'last'"):
         read(str(own))
+    own.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is none of evolve@1, stages@1, and no JSON file"):
+        read(str(own))
     with pytest.raises(DataError, match="prompt 'nothing@9' is none of"):
         read("nothing@9")
 
@@ -149,6 +152,12 @@ def test_the_question_is_filled_in_once_and_what_stands_before_it_stays():
     messages = (Message("system", ("Be brief.",)), user("What is {attempts}?"))
     told = ask("{question} | {attempts} | {unknown}", messages, attempts="{question}")
     assert told == (messages[0], user("What is {attempts}? | {question} | {unknown}"))
+
+
+def test_the_images_of_a_question_stay_with_it():
+    image = Blob("ab" * 32, "image/png")
+    [told] = ask("{question} {more}", (Message("user", ("How many ", image, "birds?")),), more="Say why.")
+    assert told == Message("user", (image, "How many birds? Say why."))
 
 
 @pytest.mark.parametrize("inner", [Evolve(2, 1, Values({}), mutate="step"), Qalign(1, Values({}))])

@@ -445,6 +445,7 @@ def test_a_form_of_ones_own_is_a_json_file_with_its_own_words(tmp_path):
             r"is none of genrm_cot@1, genrm_cot_guided@1, genrm_direct@1, lab_genrm@1, pairwise@1, tot_value@1, tot_vote@1, and no JSON file with messages \(",
         ),
         ("[]", "no JSON file with messages"),
+        pytest.param("[" * 100_000, "no JSON file with messages", id="deeper than Python recurses"),
         ('{"messages": [{"role": "user"}]}', r"no JSON file with messages \('content'\)"),
         ('{"messages": [{"role": "user", "content": "x"}], "words": "Yes"}', "no JSON file with messages"),
         ('{"messages": [{"role": "user", "content": "{fence}{answer}{fence}"}]}', r"must hold \{question\} and \{answer\}$"),

@@ -80,7 +80,7 @@ def read(path: Path) -> list[Seen]:
         body = json.loads(path.read_text("utf-8"))
         bins = body.get("calibration", body)["equal_mass"]["bins"]
         rows = [Seen(float(one["score"]), float(one["right"]["value"]), float(one["count"])) for one in bins]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(
             f"calibrated: {path} is no calibration report ({type(error).__name__}: {error}); training a verifier writes one beside its weights, "
             "and ponder.scaling.calibration.calibrate(...).save(folder) makes one for any other"

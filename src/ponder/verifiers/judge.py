@@ -239,7 +239,7 @@ def form(prompt: str) -> Form:
         messages = tuple(Message(one["role"], (str(one["content"]),)) for one in body["messages"])
         yes, no = body.get("words", ("Yes", "No"))
         made = Form(messages, (str(yes), str(no)), str(body.get("mark", "")), bool(body.get("fenced", True)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         known = ", ".join(sorted(file.name.removesuffix(".json") for file in shipped.iterdir() if "@" in file.name))
         raise DataError(f"judge: prompt {prompt!r} is none of {known}, and no JSON file with messages ({error})") from None
     text = "\n".join(message.text for message in messages)
