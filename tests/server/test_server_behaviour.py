@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from hashlib import sha256
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import conformance
@@ -245,6 +247,33 @@ def test_what_the_engine_cannot_do_is_said_before_anything_is_spent(endpoint):
         assert (got.status, got.error["code"]) == (400, "unsupported_by_engine")
         assert "127.0.0.1" not in got.text
         assert endpoint.stats().received == 0
+
+
+def test_every_registered_strategy_can_be_asked_for_by_a_caller(endpoint):
+    needed = {"int": "2", "Verifier": "sure"}
+    with Served(config(endpoint, verifiers={"sure": "confidence"})) as served:
+        for entry in entry_points(group="ponder.strategies"):
+            if entry.name == "auto":  # by the operator's card alone
+                continue
+            parameters = inspect.signature(entry.load()).parameters.values()
+            asked = ", ".join(f"{one.name}={needed[one.annotation]}" for one in parameters if one.default is one.empty)
+            spec = f"{entry.name}({asked})"
+            got = served.chat("QUESTION: 1+1", ponder={"strategy": spec, "budget": {"samples": 8}})
+            assert (got.status, got.json.get("ponder", {}).get("strategy")) == (200, spec), got.text
+            assert got.json["ponder"]["samples"] <= 8
+
+
+def test_no_reply_holds_an_address_of_the_operators(endpoint):
+    strategies = {
+        "secret": f"best_of_n(n=2, verifier=judge(policy=openai('{endpoint.url}'), prompt='genrm_cot@1', read='stated'))"
+    }
+    with Served(config(endpoint, strategies=strategies, verifiers={"mine": f"judge(policy=openai('{endpoint.url}'))"})) as served:
+        got = served.chat("QUESTION: 1+1", "fake+secret")
+        assert got.status == 200
+        wrong = served.chat(ponder={"strategy": "best_of_n(n=0, verifier=mine)"})
+        assert wrong.status == 400
+        for text in (got.text, wrong.text, served.call("GET", "/openapi.json").text, served.call("GET", "/metrics").text):
+            assert "127.0.0.1" not in text
 
 
 def test_a_judges_tokens_are_in_the_usage_and_told_apart(endpoint):

@@ -29,9 +29,10 @@ _SHUT_ARGUMENTS = {"prompt", "policy"}  # a prompt may be a path
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a request is answered. name: the strategy's, for people and metrics."""
+    """How a request is answered. name: the strategy's, for metrics; shown: to the caller, who learns no address or path from it."""
 
     name: str
+    shown: str
     strategy: Strategy
     budget: Budget
 
@@ -62,17 +63,18 @@ class Models:
 
     def plan(self, model: str, asked: str | None, spend: Spend | None, effort: Effort | None) -> Plan:
         """The strategy by the body's `ponder.strategy`, else by the model's name, else by effort; the budget of both. Raises `Refusal`."""
-        name = self._named(model)
+        name = shown = self._named(model)
         if asked is not None:
+            shown = asked
             name, strategy = self._asked(asked)
         else:
             if name == "sample" and effort not in (None, "none", "minimal") and self._thorough:
-                name = self._thorough
+                name = shown = self._thorough
             strategy = self.strategies[name]
         budget = Budget(**spend.model_dump()) if spend else Budget()
         if effort in self.effort and not isinstance(strategy, Sample):
             budget = tighter(budget, self.effort[effort])
-        return Plan(name, strategy, budget)
+        return Plan(name, shown, strategy, budget)
 
     def _named(self, model: str) -> str:
         if model == self.upstream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ponder.errors import BudgetError, CapabilityError, EndpointError, PonderError, UsageError
+from ponder.errors import CapabilityError, EndpointError, PonderError, UsageError
 from ponder.types import JSON
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -37,8 +37,9 @@ def refusal_of(error: PonderError) -> Refusal:
     match error:
         case CapabilityError():
             return Refusal(400, _after_name(str(error)), code="unsupported_by_engine")
-        case BudgetError() | UsageError():
-            return Refusal(400, str(error), code="invalid_value", param="ponder")
+        case UsageError():
+            hidden = "this strategy cannot be run so; its operator finds the reason in the server's log"
+            return Refusal(400, hidden if "/" in str(error) else str(error), code="invalid_value", param="ponder")
         case EndpointError():
             message = "the engine behind this server cannot be used now; its operator finds the reason in the server's log"
             return Refusal(502, message, code="engine_failed")

@@ -123,7 +123,7 @@ class Reply:
     def _spent(self, solved: Solved, answers: Sequence[Answer]) -> dict[str, JSON]:
         usage, outcomes = _sum(solved.outcomes), solved.outcomes
         spending: Spending = {
-            "strategy": repr(self.asked.plan.strategy),
+            "strategy": self.asked.plan.shown,
             "samples": sum(outcome.spent.samples for outcome in outcomes),
             "calls": usage.calls,
             "failed": sum(outcome.failed for outcome in outcomes),
