@@ -41,6 +41,8 @@ class Until:
 END = Until()
 LINE = Until(stop=("\n",))
 PARAGRAPH = Until(stop=("\n\n",))
+MOST_CHILDREN = 1_000_000
+"""Of one call: each takes half a kilobyte, even one that the budget cannot pay for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from random import Random
 from ponder._meter import Meter, Numbering, Place, Turns
 from ponder.core import (
     END,
+    MOST_CHILDREN,
     Adapter,
     Ask,
     Bank,
@@ -323,8 +324,10 @@ class Run:
         )
 
     def _check(self, chains: Sequence[Chain], n: int, until: Until, policy: Policy) -> None:
-        if n < 1 or not chains:
-            raise UsageError(f"extend: {len(chains)} chains x n = {n}: at least one child must be asked for")
+        if not 1 <= len(chains) * n <= MOST_CHILDREN:
+            raise UsageError(
+                f"extend: {len(chains)} chains x n = {n}: at least one child must be asked for, at most {MOST_CHILDREN:,} in one call"
+            )
         if self.budget.money is not None and policy.info.price is None:
             raise BudgetError(
                 f"budget money={self.budget.money!r}: {policy.info.name} has no price, so it cannot be kept; give the policy a price, "

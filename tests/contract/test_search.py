@@ -30,7 +30,7 @@ from fakes import (
 )
 from ponder.bank import MemoryTable, TableBank
 from ponder.core import Budget, Sampling
-from ponder.errors import OracleError
+from ponder.errors import OracleError, UsageError
 from ponder.run import solve
 from ponder.spec import parse, render
 from ponder.testing import MazePolicy
@@ -286,6 +286,7 @@ def test_children_of_one_prefix_are_asked_for_together_so_that_a_prefix_cache_se
             "beam(width=1, branch=1, verifier=confidence, final='best')",
             "beam: final = 'best' must be one of max, vote, weighted_vote",
         ),
+        ("particles(n=1000001, verifier=confidence)", "particles: n = 1000001 must be at most 1,000,000"),
         ("dvts(trees=1, branch=0, verifier=confidence)", "dvts: branch = 0 must be at least 1"),
         ("rebase(n=4, verifier=confidence, temperature=0)", "rebase: temperature = 0.0 must be above 0"),
         ("best_first(expansions=1, branch=1, verifier=confidence, cost=-1)", "best_first: cost = -1.0 must be at least 0"),
@@ -315,3 +316,13 @@ def test_a_search_that_cannot_work_is_refused_when_it_is_made(spec, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is compared below
         parse(spec, "strategies")
     assert message in str(caught.value)
+
+
+def test_no_call_asks_for_more_children_than_fit_in_memory():
+    with pytest.raises(
+        UsageError,
+        match=r"extend: 1 chains x n = 1000000000: at least one child must be asked for, at most 1,000,000 in one call",
+    ):
+        solved(
+            search_of("beam(width=1000, branch=1000000, verifier=confidence)"), MazePolicy(0.5, DEPTH), budget=Budget(samples=1)
+        )

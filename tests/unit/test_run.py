@@ -55,7 +55,10 @@ def said(text, tokens, finish="stop"):
 def test_asking_for_no_children_is_refused(chains, n):
     with pytest.raises(UsageError) as caught:
         does(lambda root, run: run.extend([root] * chains, n=n))
-    assert str(caught.value) == f"extend: {chains} chains x n = {n}: at least one child must be asked for"
+    assert (
+        str(caught.value)
+        == f"extend: {chains} chains x n = {n}: at least one child must be asked for, at most 1,000,000 in one call"
+    )
 
 
 def test_a_finished_chain_cannot_be_extended():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from ponder.core import LINE, PARAGRAPH, Until, Verifier, cut
+from ponder.core import LINE, MOST_CHILDREN, PARAGRAPH, Until, Verifier, cut
 from ponder.errors import BudgetExhausted, UsageError
 from ponder.run import Run
 from ponder.strategies.tally import Tally
@@ -33,10 +33,12 @@ def until(step: str | int) -> Until:
 
 
 def check(name: str, least: int = 1, **counts: int) -> None:
-    """Raise `UsageError` unless each of these fields of the strategy `name` is at least `least`."""
+    """Raise `UsageError` unless each of these fields of the strategy `name` is at least `least`, and at most a million."""
     for field_name, value in counts.items():
         if value < least:
             raise UsageError(f"{name}: {field_name} = {value} must be at least {least}")
+        if value > MOST_CHILDREN:
+            raise UsageError(f"{name}: {field_name} = {value} must be at most {MOST_CHILDREN:,}")
 
 
 def texts(name: str, **lists: object) -> None:
