@@ -42,11 +42,11 @@ PRM = "reward_model(path='lab/prm')"
 BEST, VOTE = f"best_of_n(n=64, verifier={PRM})", f"weighted_vote(n=64, verifier={PRM})"
 FAMILIES = {  # of the fixed strategies that are drawn, by a pattern that their specs match
     "majority": r"self_consistency\(n=\d+\)",
-    "best-of-n, reward model": rf"best_of_n\(n=\d+, verifier={re.escape(PRM)}\)",
+    "best-of-n": rf"best_of_n\(n=\d+, verifier={re.escape(PRM)}\)",
     "best-of-n, confidence": r"best_of_n\(n=\d+, verifier=confidence\(\)\)",
-    "weighted vote, reward model": rf"weighted_vote\(n=\d+, verifier={re.escape(PRM)}\)",
+    "weighted vote": rf"weighted_vote\(n=\d+, verifier={re.escape(PRM)}\)",
     "adaptive vote": r"adaptive_consistency\(n=64, .*batch=1\)",
-    "best-of-64 that stops, reward model": rf"rejection\(n=64, verifier={re.escape(PRM)}, .*batch=1, .*",
+    "best-of-64, stopped": rf"rejection\(n=64, verifier={re.escape(PRM)}, .*batch=1, .*",
 }
 
 
@@ -254,7 +254,7 @@ def figure(found: dict[str, Result], card: Card, fixed: tuple[list[str], np.ndar
     order = np.argsort(tokens_C, kind="stable")
     accuracy = right_P_C.mean(axis=0)[order]
     front = [order[k] for k in range(len(order)) if accuracy[k] > accuracy[:k].max(initial=0.0)]
-    bound = drawn(f"best of {len(specs)} fixed, in hindsight", right_P_C[:, front], tokens_C[front])
+    bound = drawn(f"best of {len(specs)}, hindsight", right_P_C[:, front], tokens_C[front])
     lines.append(Series(bound.name, bound.x, bound.y, bound.low, bound.high, kind="bound"))
     caption = f"lab/base, 3- and 4-number countdown and chains of 2 to 20, {len(right_P_C)} test problems, 3 seeds; pilots and guides included"
     curve_figure(lines, DOCS / "evidence" / "tune.png", title="auto against every fixed strategy", caption=caption)
