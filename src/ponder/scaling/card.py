@@ -191,7 +191,7 @@ def _check(card: Card, path: str) -> None:
 
 def write(card: Card, path: Path) -> None:
     """Write a card that `read` reads back as the same card."""
-    lines = [HEAD.format(name=path), f"pilot = {card.pilot}", f"guide = {_toml(card.guide)}"]
+    lines = [HEAD.format(name=path.name), f"pilot = {card.pilot}", f"guide = {_toml(card.guide)}"]
     for name, group in (("splits", card.splits), ("choices", card.choices), ("expected", card.expected)):
         for one in group:
             lines += ["", f"[[{name}]]", *(f"{field.name} = {_toml(getattr(one, field.name))}" for field in fields(one))]
