@@ -35,7 +35,7 @@ from ponder.verifiers.reward_model import RewardModel
 WHERE = ROOT / "studies" / "gsm8k_outcome_verifiers"
 N, HALVES = 8, 2
 POLICY, BASE = "gguf:qwen2.5-coder-0.5b", "gguf:smollm2"
-RECIPE = Recipe(epochs=2.0, batch=8, rate=3e-4, max_length=640, lora_rank=16, bfloat16=True)
+RECIPE = Recipe(epochs=1.0, batch=8, rate=3e-4, max_length=640, lora_rank=16, bfloat16=True)
 
 
 def main() -> None:
