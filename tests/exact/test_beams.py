@@ -140,6 +140,18 @@ def test_a_lookahead_believes_a_prefix_when_its_continuation_is_right():
     mean_near([o.spent.samples for o in outcomes], 2 + (1 + both) + 2)
 
 
+def test_a_lookahead_is_greedy_and_in_a_stream_of_its_own():
+    seen = set()
+
+    class Noted(MazePolicy):
+        async def sample(self, asks, *, until, sampling):
+            seen.update((ask.stream, sampling.temperature) for ask in asks)
+            return await super().sample(asks, until=until, sampling=sampling)
+
+    solved(Lookahead(2, 2, PERFECT), Noted(0.5, DEPTH))
+    assert seen == {("0", 1.0), ("0/score/lookahead", 0.0)}
+
+
 def test_a_lookahead_that_was_cut_or_came_to_nothing_gives_no_value():
     policy = Table(
         {

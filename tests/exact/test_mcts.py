@@ -274,6 +274,12 @@ def test_what_has_no_score_is_not_counted_and_left_but_stands_where_there_is_not
     assert solved(Mcts(1, 2, guide, final="visits"), Table(ENDS)).answer == "x"
 
 
+def test_what_goes_on_but_has_no_score_is_not_walked_to_again():
+    guide = Values({"x": 0.5, "y\n": None})
+    tree = made_by(Mcts(9, 2, guide).tree, Table(ENDS))
+    assert (guide.judged, tree.closed) == (["x", "y\n"], True)
+
+
 def test_a_search_ends_once_an_answer_is_good_enough():
     guide = Values({"x": 0.7, "y\n": 0.9, "y\n1": 0.8, "y\n2": 0.9})
     assert solved(Mcts(9, 2, guide, accept=0.7), Table(ENDS)).spent.samples == 2
