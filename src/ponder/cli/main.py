@@ -289,7 +289,9 @@ app.command(
     "ponder.cli.circle:loop", name="loop", help="Close the circle: search, keep, train verifier and policy, search again."
 )
 app.command("ponder.cli.serve:app", name="serve", help="Serve every strategy behind the OpenAI API (extra `serve`).")
-app.command("ponder.cli.plan:plan", name="plan", help="Say how many tokens which strategy needs for an accuracy, from a small study.")
+app.command(
+    "ponder.cli.plan:plan", name="plan", help="Say how many tokens which strategy needs for an accuracy, from a small study."
+)
 app.command("ponder.cli.tune:tune", name="tune", help="Choose a strategy for each difficulty and budget; write a policy card.")
 app.command("ponder.cli.train:app", name="train", help="Train a policy or a verifier from verified samples (extra `train`).")
 
