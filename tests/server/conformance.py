@@ -5,7 +5,7 @@
     python tests/server/conformance.py --node FOLDER                # a folder with node_modules/openai in it
 
 A case says what is sent (`say` is short for one user message, `words` for one of so many words) and what must come. A place is a path into the result: `body.` of a whole
-reply, `chunks.` of a stream; `said.` holds a stream put together for each index, `error.` the error object. An expectation is a value,
+reply, `chunks.` of a stream (chunks, or events of a response); `said.` holds a stream put together for each index, `error.` the error object. An expectation is a value,
 or an object: {"re"}, {"is": type}, {"len"}, {"min"}, {"max"}, {"has"}, {"same": other place}; null also means that nothing is there.
 `twice` runs the case again and compares the place.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KEY = "sk-ponder-test"
+POSTED = {"chat": "/chat/completions", "text": "/completions", "response": "/responses"}
 
 
 def load():
@@ -30,11 +31,13 @@ def load():
     for case in cases:
         case.setdefault("call", "chat")
         body = case.setdefault("body", {})
-        if case["call"] in ("chat", "text"):
+        if case["call"] in POSTED:
             body.setdefault("model", "fake")
         if "words" in case:
             case["say"] = "word " * case["words"]
-        if "say" in case:
+        if "say" in case and case["call"] == "response":
+            body["input"] = case["say"]
+        elif "say" in case:
             body["messages"] = [{"role": "user", "content": case["say"]}]
     assert len({case["name"] for case in cases}) == len(cases)
     return cases
@@ -60,7 +63,9 @@ def said(chunks):
     """A stream put together: for each index its roles, content, reasoning, calls, logprobs, finish."""
     whole = {}
     for chunk in chunks:
-        for choice in chunk["choices"]:
+        if "type" in chunk:
+            events(chunk, whole)
+        for choice in chunk.get("choices", []):
             one = whole.setdefault(
                 str(choice["index"]), {"content": "", "reasoning": "", "arguments": "", "names": [], "tokens": [], "finish": []}
             )
@@ -76,6 +81,17 @@ def said(chunks):
             )
             one["finish"] += [choice["finish_reason"]] if choice.get("finish_reason") else []
     return whole
+
+
+def events(event, whole):
+    """The same of a response: `kinds` are those of its events without repetitions, `numbers` is whether they are counted from 0."""
+    one = whole.setdefault("0", {"content": "", "reasoning": "", "kinds": [], "numbers": True, "count": 0})
+    one["numbers"] &= event["sequence_number"] == one["count"]
+    one["count"] += 1
+    kind = event["type"].removeprefix("response.")
+    one["kinds"] += [kind] if one["kinds"][-1:] != [kind] else []
+    for name, field in (("output_text.delta", "content"), ("reasoning_text.delta", "reasoning")):
+        one[field] += event["delta"] if kind == name else ""
 
 
 def at(value, place):
@@ -107,15 +123,13 @@ def fits(got, wanted, result):
 
 def curl(case, url, key):
     """One case by curl; the result as the clients give it, with `done` for the end of a stream and the reply's headers."""
-    path = {"chat": "/chat/completions", "text": "/completions", "models": "/models", "model": f"/models/{case.get('id')}"}[
-        case["call"]
-    ]
+    path = {**POSTED, "models": "/models", "model": f"/models/{case.get('id')}"}[case["call"]]
     command = ["curl", "-sS", "-i", "-N", "--max-time", "30", url + path, "-H", f"Authorization: Bearer {case.get('key', key)}"]
     for name, value in (case.get("headers") or {}).items():
         command += ["-H", f"{name}: {value}"]
-    if case["call"] in ("chat", "text"):
+    if case["call"] in POSTED:
         command += ["-H", "Content-Type: application/json", "--data-binary", "@-"]
-    data = json.dumps(case["body"]) if case["call"] in ("chat", "text") else ""
+    data = json.dumps(case["body"]) if case["call"] in POSTED else ""
     head, _, text = (
         subprocess.run(command, input=data.encode(), capture_output=True, check=True).stdout.decode().partition("\r\n\r\n")
     )
@@ -123,11 +137,15 @@ def curl(case, url, key):
     result = {"status": int(head.split()[1]), "headers": headers, "request_id": headers.get("x-request-id")}
     if not headers["content-type"].startswith("text/event-stream"):
         body = json.loads(text)
-        return {**result, **({"error": body["error"]} if "error" in body else {"body": body})}
-    events = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
-    chunks = [json.loads(event) for event in events if event != "[DONE]"]
+        return {**result, **({"error": body["error"]} if body.get("error") else {"body": body})}
+    lines = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+    chunks = [json.loads(line) for line in lines if line != "[DONE]"]
     errors = [chunk["error"] for chunk in chunks if "error" in chunk]
-    result |= {"done": events[-1] == "[DONE]", "chunks": [chunk for chunk in chunks if "error" not in chunk]}
+    if case["call"] == "response":  # the last event says that it is the last
+        assert "[DONE]" not in lines
+    else:
+        result["done"] = lines[-1] == "[DONE]"
+    result |= {"chunks": [chunk for chunk in chunks if "error" not in chunk]}
     return {**result, **({"error": errors[0]} if errors else {})}
 
 

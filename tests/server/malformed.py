@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 HELLO = [{"role": "user", "content": "ECHO: x"}]
 
 
@@ -31,6 +31,15 @@ def chat(name, code, param, status=400, **fields):
 def text(name, code, param, **fields):
     body = {"model": "fake", "prompt": "ECHO: x", **fields}
     return Malformed(name, 400, code, {key: value for key, value in body.items() if value is not ...}, param, path=TEXT)
+
+
+def response(name, code, param, status=400, **fields):
+    body = {"model": "fake", "input": "ECHO: x", **fields}
+    return Malformed(name, status, code, {key: value for key, value in body.items() if value is not ...}, param, path=RESPONSES)
+
+
+def item(name, code, param, *items):
+    return response(name, code, param, input=list(items))
 
 
 def turn(name, code, param, *turns):
@@ -231,4 +240,40 @@ CASES = [
     text("echo", "invalid_value", "echo", echo=True),
     text("a suffix", "invalid_value", "suffix", suffix="x"),
     text("messages on the wrong route", "unknown_parameter", "messages", messages=HELLO),
+    # The responses route.
+    response("no input", "missing_required_parameter", "input", input=...),
+    response("input of null", "invalid_type", "input", input=None),
+    response("an empty list of input", "invalid_value", "input", input=[]),
+    response("2,000 messages of input", "invalid_value", "input", input=HELLO * 2000),
+    response("a response of an unknown model", "model_not_found", "model", 404, model="gpt-9"),
+    response("messages in place of input", "unknown_parameter", "messages", messages=HELLO),
+    response("max_tokens of a response", "unknown_parameter", "max_tokens", max_tokens=5),
+    response("max_output_tokens = 0", "invalid_value", "max_output_tokens", max_output_tokens=0),
+    response("too many max_output_tokens", "invalid_value", "max_output_tokens", max_output_tokens=10**9),
+    response("n of a response", "unknown_parameter", "n", n=2),
+    response("instructions that are a list", "invalid_type", "instructions", instructions=[]),
+    response("reasoning as text", "invalid_type", "reasoning", reasoning="low"),
+    response("an unknown effort of reasoning", "invalid_value", "reasoning.effort", reasoning={"effort": "huge"}),
+    response("a response that goes on from another", "invalid_value", "previous_response_id", previous_response_id="resp_1"),
+    response("a response in a conversation", "invalid_value", "conversation", conversation={"id": "conv_1"}),
+    response("a prompt that is kept elsewhere", "invalid_value", "prompt", prompt={"id": "pmpt_1"}),
+    response("store", "invalid_value", "store", store=True),
+    response("store as a number", "invalid_value", "store", store=0),
+    response("background", "invalid_value", "background", background=True),
+    response("a search of the web", "invalid_value", "tools", tools=[{"type": "web_search"}]),
+    response("a function on the wrong route", "invalid_value", "tools", tools=[{"type": "function", "name": "f"}]),
+    response("more to include", "invalid_value", "include", include=["reasoning.encrypted_content"]),
+    response("input that may be cut", "invalid_value", "truncation", truncation="auto"),
+    response("a format without its schema", "missing_required_parameter", "text.format.schema", text={"format": {"type": "json_schema", "name": "f"}}),
+    response("a strategy that is not there for a response", "invalid_strategy", "ponder.strategy", ponder={"strategy": "magic"}),
+    item("thoughts alone", "invalid_value", "input", {"type": "reasoning", "summary": []}),
+    item("an item that is a string", "invalid_value", "input[0]", "hi"),
+    item("an item of an unknown role", "invalid_value", "input[0]", {"role": "robot", "content": "x"}),
+    item("a reference to an item", "invalid_value", "input[0]", {"type": "item_reference", "id": "msg_1"}),
+    item("an item without content", "missing_required_parameter", "input[0].content", {"role": "user"}),
+    item("an item with a file", "invalid_value", "input[0].content[0]", {"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}),
+    item(
+        "a picture of a response by address", "invalid_value", "input[0].content[0].image_url",
+        {"role": "user", "content": [{"type": "input_image", "image_url": "http://169.254.169.254/latest"}]},
+    ),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ async function run(one, url, key) {
       return { status: 200, body: { data } };
     }
     if (one.call === "model") return { status: 200, body: await client.models.retrieve(one.id) };
-    const route = one.call === "chat" ? client.chat.completions : client.completions;
+    const route = { chat: client.chat.completions, text: client.completions, response: client.responses }[one.call];
     const found = await route.create(one.body, { headers: one.headers });
     if (!one.body.stream) return { status: 200, body: found, request_id: found._request_id };
     const chunks = [];

@@ -25,7 +25,8 @@ def run(case, url, key):
             return {"status": 200, "body": {"data": [model.model_dump() for model in client.models.list()]}}
         if case["call"] == "model":
             return {"status": 200, "body": client.models.retrieve(case["id"]).model_dump()}
-        create = client.chat.completions.create if case["call"] == "chat" else client.completions.create
+        routes = {"chat": client.chat.completions, "text": client.completions, "response": client.responses}
+        create = routes[case["call"]].create
         known = inspect.signature(create).parameters
         body = {name: value for name, value in case["body"].items() if name in known}
         extra = {name: value for name, value in case["body"].items() if name not in known}

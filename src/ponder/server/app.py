@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from starlette.applications import Starlette
@@ -26,11 +27,13 @@ from ponder.server import schema
 from ponder.server.asked import Asked, of_chat, of_text
 from ponder.server.config import Config, Key
 from ponder.server.engine import Engine
+from ponder.server.events import Responding
 from ponder.server.guard import Door, Gate, Ledger, deadline
 from ponder.server.metrics import Metrics
 from ponder.server.openapi import document
 from ponder.server.refusal import Refusal, refusal_of
 from ponder.server.reply import Reply
+from ponder.server.responses import Respond, of_response, renamed
 
 _BODY_WITHIN = 60.0  # seconds for a body to come
 
@@ -60,6 +63,7 @@ class Server:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._text, methods=["POST"]),
+            Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{name:path}", self._model, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
@@ -81,26 +85,35 @@ class Server:
     async def _chat(self, request: Request) -> Response:
         self._admit()
         body = schema.read(await read_body(request, self.config.limits.body), schema.Chat)
-        return await self._answer(request, of_chat(body, self.engine.models, self.config), body, chat=True)
+        return await self._answer(request, of_chat(body, self.engine.models, self.config), body, partial(Reply, chat=True))
 
     async def _text(self, request: Request) -> Response:
         self._admit()
         body = schema.read(await read_body(request, self.config.limits.body), schema.Completion)
-        return await self._answer(request, of_text(body, self.engine.models, self.config), body, chat=False)
+        return await self._answer(request, of_text(body, self.engine.models, self.config), body, partial(Reply, chat=False))
+
+    async def _responses(self, request: Request) -> Response:
+        self._admit()
+        body = schema.read(await read_body(request, self.config.limits.body), Respond)
+        try:
+            asked = of_response(body, self.engine.models, self.config)
+            return await self._answer(request, asked, body, partial(Responding, body))
+        except Refusal as refusal:
+            raise renamed(refusal) from None
 
     def _admit(self) -> None:
         if self.draining:
             raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
         self.gate.check()
 
-    async def _answer(self, request: Request, asked: Asked, body: schema.Common, *, chat: bool) -> Response:
+    async def _answer(self, request: Request, asked: Asked, body: schema.Streams, make: Callable[..., Reply]) -> Response:
         """The whole reply, or the stream that will be it; its place and its allowance are held until its end."""
         ends = time.monotonic() + deadline(request.headers, self.config.limits.seconds)
         key = cast("Key | None", request.scope["ponder.key"])
         async with while_connected(request.receive), AsyncExitStack() as stack:
             await stack.enter_async_context(self.gate.place())
             allowance = await stack.enter_async_context(self.ledger.spending(key, asked.most_tokens))
-            reply = Reply(self.engine, self.metrics, asked.within(tokens=allowance.tokens), ends, allowance, chat=chat)
+            reply = make(self.engine, self.metrics, asked.within(tokens=allowance.tokens), ends, allowance)
             if not body.stream:
                 return JSONResponse(await reply.whole())
             usage = bool(body.stream_options and body.stream_options.include_usage)

@@ -8,7 +8,7 @@ from typing import cast
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from ponder.server import answer, schema
+from ponder.server import answer, events, responses, schema
 from ponder.server.config import Config
 from ponder.server.guard import SOONEST
 from ponder.server.models import Models
@@ -18,7 +18,9 @@ Object = dict[str, JSON]
 _REF = "#/components/schemas/{model}"
 _EVENT: Object = {
     "type": "object",
-    "properties": {"data": {"type": "string", "description": "A chunk or an error object, as JSON; at the end [DONE]."}},
+    "properties": {
+        "data": {"type": "string", "description": "A chunk, an event or an error object, as JSON; at the end of chunks [DONE]."}
+    },
 }
 _ERRORS = {
     "400": "The request makes no sense, or asks for what the engine cannot do.",
@@ -37,13 +39,14 @@ _ERRORS = {
 def document(models: Models, config: Config) -> Object:
     """OpenAPI 3.1. The names of models and strategies are those served here; bounds are the operator's."""
     schemas = _schemas()
-    for name in ("Chat", "Completion"):
+    for name in ("Chat", "Completion", "Respond"):
         properties = cast("dict[str, Object]", schemas[name]["properties"])
         properties["model"] = {"type": "string", "enum": cast("JSON", models.names)}
         for field, most in (
             ("n", config.limits.choices),
             ("max_tokens", config.limits.tokens),
             ("max_completion_tokens", config.limits.tokens),
+            ("max_output_tokens", config.limits.tokens),
         ):
             if field in properties:
                 properties[field] = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, {"type": "null"}]}
@@ -55,6 +58,7 @@ def document(models: Models, config: Config) -> Object:
     paths: Object = {
         "/v1/chat/completions": {"post": _generates("createChatCompletion", "Chat", "ChatObject")},
         "/v1/completions": {"post": _generates("createCompletion", "Completion", "TextObject")},
+        "/v1/responses": {"post": _generates("createResponse", "Respond", "ResponseObject")},
         "/v1/models": {"get": _tells("listModels", "ModelList")},
         "/v1/models/{model}": {
             "get": {**_tells("retrieveModel", "ModelObject", "404"), "parameters": [_model_parameter(models)]}
@@ -82,9 +86,10 @@ def _schemas() -> dict[str, Object]:
 
 @cache
 def _fixed() -> dict[str, Object]:
-    _, requests = models_json_schema([(schema.Chat, "validation"), (schema.Completion, "validation")], ref_template=_REF)
+    shapes: tuple[type[schema.Body], ...] = (schema.Chat, schema.Completion, responses.Respond)
+    _, requests = models_json_schema([(shape, "validation") for shape in shapes], ref_template=_REF)
     found = cast("dict[str, Object]", requests["$defs"])
-    for kind in (answer.ChatObject, answer.TextObject, answer.ModelList):
+    for kind in (answer.ChatObject, answer.TextObject, events.ResponseObject, answer.ModelList):
         one = TypeAdapter(kind).json_schema(ref_template=_REF, mode="serialization")
         found |= one.pop("$defs", {})
         found[kind.__name__] = one

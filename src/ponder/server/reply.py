@@ -14,7 +14,7 @@ from ponder.server.engine import Engine, Listener, Say, Solved, all_of
 from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
 from ponder.server.refusal import Refusal, late, refusal_of
-from ponder.server.stream import DONE, Chunks, Passing, Pipe, Send, error_event, whole_answer
+from ponder.server.stream import Chunks, Passing, Pipe, Send, whole_answer
 from ponder.types import JSON, Usage
 
 
@@ -50,22 +50,26 @@ class Reply:
 
     async def stream(self, send: Send, *, usage: bool) -> None:
         """The chunks, as they come; an error after the first of them is one of the events."""
-        pipe = Pipe()
+        pipe, chunks = Pipe(), self.chunks(usage=usage)
 
         async def produce() -> None:
             try:
-                await self._produce(pipe, usage)
+                await self._produce(pipe, chunks)
             except Refusal as refusal:
-                await pipe.put(error_event(refusal.body()))
+                await pipe.put(chunks.error(refusal))
             except PonderError as error:
                 self.engine.log(f"{type(error).__name__}: {error}")
-                await pipe.put(error_event(refusal_of(error).body()))
+                await pipe.put(chunks.error(refusal_of(error)))
             await pipe.close()
 
         await all_of([produce(), pipe.send_all(send)])
 
-    async def _produce(self, pipe: Pipe, usage: bool) -> None:
-        asked, chunks = self.asked, Chunks(self.head, chat=self.chat, usage=usage)
+    def chunks(self, *, usage: bool) -> Chunks:
+        """What a stream is written with."""
+        return Chunks(self.head, chat=self.chat, usage=usage)
+
+    async def _produce(self, pipe: Pipe, chunks: Chunks) -> None:
+        asked = self.asked
         count = len(asked.choices)
         passing = [Passing(chunks, at, pipe.put, asked.top) for at in range(count)]
         listeners = [Listener(one.listener()) if asked.plan.single and self.engine.streams else Listener() for one in passing]
@@ -87,9 +91,9 @@ class Reply:
                     await pipe.put(data)
             await pipe.put(chunks.piece(at, {}, None, "tool_calls" if one.calls and answer.finish == "stop" else answer.finish))
         spent = self._spent(solved, answers)
-        if usage:
+        if chunks.counted:
             await pipe.put(chunks.usage(spent["usage"], spent["ponder"]))
-        await pipe.put(DONE)
+        await pipe.put(chunks.end)
 
     async def _solve(self, listeners: Sequence[Listener]) -> Solved:
         left = self.ends - time.monotonic()

@@ -221,24 +221,29 @@ class JsonFormat(Body):
 Stop = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class Common(Body):
-    """The fields of both routes."""
+class Streams(Body):
+    """The fields of all routes."""
 
     model: str = Field(min_length=1, max_length=300)
-    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = None
+    user: str | None = Field(None, max_length=1000)
+    ponder: Ponder | None = None
+
+
+class Common(Streams):
+    """The fields of the routes of completions."""
+
+    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: Biases | None = None
-    user: str | None = Field(None, max_length=1000)
-    ponder: Ponder | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -340,7 +345,7 @@ def _refusal(error: ValidationError, body: object, shape: type[Body]) -> Refusal
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return Refusal(400, f"{path}: there is no such field here{hint}", code="unknown_parameter", param=path)
     code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    return Refusal(400, f"{path}: {fault['msg']}", code=code, param=path or None)
+    return Refusal(400, f"{path}: {fault['msg'].removeprefix('Value error, ')}", code=code, param=path or None)
 
 
 def _shown(key: str) -> str:

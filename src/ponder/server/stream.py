@@ -15,6 +15,7 @@ from typing import TypeAlias, cast
 
 from ponder.policies.streamed import Hear
 from ponder.server.answer import Answer, Head, call_objects, logprobs, text_logprobs
+from ponder.server.refusal import Refusal
 from ponder.types import JSON
 
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -25,10 +26,12 @@ _END = object()
 
 
 class Chunks:
-    """The chunks of one reply. usage_field: with include_usage every chunk has the field, null in all but the last."""
+    """The chunks of one reply. usage: with include_usage every chunk has the field, null in all but the last. end: comes after them."""
+
+    end = DONE
 
     def __init__(self, head: Head, *, chat: bool, usage: bool) -> None:
-        self.chat = chat
+        self.chat, self.counted = chat, usage
         kind = "chat.completion.chunk" if chat else "text_completion"
         fields: dict[str, JSON] = {
             "id": head.id,
@@ -50,10 +53,9 @@ class Chunks:
         """The last chunk: no choice, all that was spent."""
         return f'data: {self._head}, "choices": [], "usage": {json.dumps(usage)}, "ponder": {json.dumps(spending)}}}\n\n'.encode()
 
-
-def error_event(body: Mapping[str, JSON]) -> bytes:
-    """An error after the stream began: the same object, and no [DONE]."""
-    return f"data: {json.dumps(body)}\n\n".encode()
+    def error(self, refusal: Refusal) -> bytes:
+        """An error after the stream began: the same object, and no end."""
+        return f"data: {json.dumps(refusal.body())}\n\n".encode()
 
 
 class Pipe:
