@@ -18,12 +18,14 @@ from ponder.errors import SpecError, UsageError
 from ponder.server.config import Config
 from ponder.server.refusal import Refusal
 from ponder.server.schema import Effort, Spend
+from ponder.strategies.auto import Auto
 from ponder.strategies.sample import Sample
 
 N = TypeVar("N", int, float)
 
 _LARGEST = 4096  # a number in a caller's spec
 _WORD = re.compile(r"[a-z][a-z_]{0,39}")
+_OF_CARD: Mapping[Effort, float] = {"none": 0.0, "minimal": 0.0, "low": 0.0, "medium": 0.5, "high": 1.0, "xhigh": 1.0}
 _SHUT_ARGUMENTS = {"prompt", "policy"}  # a prompt may be a path
 
 
@@ -47,6 +49,7 @@ class Models:
 
     def __init__(self, upstream: str, config: Config) -> None:
         self.upstream, self.effort = upstream, config.effort
+        self._by_card = "effort" not in config.model_fields_set
         self.strategies: dict[str, Strategy] = {"sample": Sample()}
         self.verifiers = {name: cast("Verifier", spec.parse(text, "verifiers")) for name, text in config.verifiers.items()}
         for name, text in config.strategies.items():
@@ -72,6 +75,8 @@ class Models:
                 name = shown = self._thorough
             strategy = self.strategies[name]
         budget = Budget(**spend.model_dump()) if spend else Budget()
+        if effort is not None and self._by_card and isinstance(strategy, Auto):
+            return Plan(name, shown, _at_effort(strategy, effort, budget.tokens), budget)
         if effort in self.effort and not isinstance(strategy, Sample):
             budget = tighter(budget, self.effort[effort])
         return Plan(name, shown, strategy, budget)
@@ -137,6 +142,13 @@ def check_spec(tree: ast.expr, verifiers: Mapping[str, Verifier]) -> None:
                 pass
             case _:
                 raise SpecError("a spec holds names with arguments, numbers and words, nothing else")
+
+
+def _at_effort(strategy: Auto, effort: Effort, tokens: int | None) -> Auto:
+    """A card's strategy under the smallest, the middle or the largest of its budgets, none above `tokens` where there is one within."""
+    budgets = strategy.plan.budgets
+    wanted = budgets[int(_OF_CARD[effort] * (len(budgets) - 1))]
+    return strategy.within(wanted if tokens is None else min(wanted, tokens))
 
 
 def tighter(first: Budget, second: Budget) -> Budget:

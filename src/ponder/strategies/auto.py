@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -70,6 +71,12 @@ class Auto:
         choice = self.choice(self.plan.bin(features(answers, lengths, scores)), run.budget.tokens)
         strategy, policy = self._parts(choice)
         await strategy(root, run.again(policy))
+
+    def within(self, tokens: int) -> Auto:
+        """The same card under another budget, with the very parts of this one: what is open stays open."""
+        other = copy(self)
+        object.__setattr__(other, "budget", tokens)
+        return other
 
     def choice(self, bin_: int, tokens: int | None) -> Choice:
         """What the card has for a bin, under this strategy's budget or, without one, that of the run."""
