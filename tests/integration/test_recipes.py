@@ -17,7 +17,7 @@ from ponder.store import Journal, StudyStore
 pytestmark = [pytest.mark.integration, pytest.mark.slow]  # lab workers are processes
 ROOT = Path(__file__).parents[2]
 LOOPS = [ROOT / "recipes" / "lab_loop.toml"]
-SERVERS = [ROOT / "recipes" / "serve.toml"]  # tests/server reads it
+SERVERS = [ROOT / "recipes" / "serve.toml"]  # tests/unit/test_server_parts.py reads it
 STUDIES = [path for path in sorted((ROOT / "recipes").glob("*.toml")) if path not in LOOPS + SERVERS]
 SAMPLED = ("lab_verifier_chain", "lab_verifier_countdown", "lab_verifier_trial")  # pools of samples, not systems
 SYSTEMS = [path for path in STUDIES if re.search(r"arXiv:\d{4}\.\d{5}|Nature 5\d\d|Beeching", path.read_text("utf-8"))]
