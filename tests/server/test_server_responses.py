@@ -135,6 +135,8 @@ def test_what_the_engine_cannot_do_is_named_as_this_route_names_it(asked, param)
         got = respond(served, "go", served.server.engine.models.upstream, **asked)
         assert (got.status, got.error["code"], got.error["param"]) == (400, "unsupported_by_engine", param)
         assert got.error["message"].startswith(f"{param}: ")
+        *_, error, failed = respond(served, "go", served.server.engine.models.upstream, stream=True, **asked).events
+        assert (error["param"], failed["response"]["error"]["code"]) == (param, "invalid_prompt")
 
 
 def test_requests_are_counted_by_their_route(served):

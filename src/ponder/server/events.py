@@ -194,7 +194,7 @@ class Events(Chunks):
     def _delta(self, text: str) -> bytes:
         assert self._open is not None
         self._open.said.append(text)
-        more = {"logprobs": []} if self._open.field == "content" else {}
+        more: dict[str, object] = {"logprobs": []} if self._open.field == "content" else {}
         return self._of_part(f"response.{_TYPES[self._open.field]}.delta", delta=text, **more)
 
     def _done(self, status: Status) -> list[bytes]:
