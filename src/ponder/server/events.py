@@ -122,7 +122,7 @@ class _Open:
     """The item that is being written: its kind and what was said."""
 
     id: str
-    field: str
+    kind: str
     said: list[str] = field(default_factory=list)
 
 
@@ -147,7 +147,7 @@ class Events(Chunks):
                 told += [*self._begin(name), self._delta(cast("str", text))]
         if finish is not None:
             status: Status = "incomplete" if finish in ("length", "content_filter") else "completed"
-            if status == "completed" and (self._open is None or self._open.field == "reasoning_content"):
+            if status == "completed" and (self._open is None or self._open.kind == "reasoning_content"):
                 told += self._begin(
                     "content"
                 )  # an answer of no words is an answer; one that was cut while it was thought over is none
@@ -181,7 +181,7 @@ class Events(Chunks):
 
     def _begin(self, name: str) -> list[bytes]:
         """Open an item for such text, unless it is the one that is open."""
-        if self._open and self._open.field == name:
+        if self._open and self._open.kind == name:
             return []
         told = self._done("completed")
         prefix = "rs" if name == "reasoning_content" else "msg"
@@ -194,15 +194,15 @@ class Events(Chunks):
     def _delta(self, text: str) -> bytes:
         assert self._open is not None
         self._open.said.append(text)
-        more: dict[str, object] = {"logprobs": []} if self._open.field == "content" else {}
-        return self._of_part(f"response.{_TYPES[self._open.field]}.delta", delta=text, **more)
+        more: dict[str, object] = {"logprobs": []} if self._open.kind == "content" else {}
+        return self._of_part(f"response.{_TYPES[self._open.kind]}.delta", delta=text, **more)
 
     def _done(self, status: Status) -> list[bytes]:
         """Close the item that is open, if there is one."""
         if self._open is None:
             return []
-        item, part = _item(self._open, status), _part_object(self._open.field, "".join(self._open.said))
-        kind, text = _TYPES[self._open.field], {key: value for key, value in part.items() if key not in ("type", "annotations")}
+        item, part = _item(self._open, status), _part_object(self._open.kind, "".join(self._open.said))
+        kind, text = _TYPES[self._open.kind], {key: value for key, value in part.items() if key not in ("type", "annotations")}
         told = [self._of_part(f"response.{kind}.done", **text), self._of_part("response.content_part.done", part=part)]
         told.append(self._event("response.output_item.done", output_index=len(self.response["output"]), item=item))
         self.response["output"].append(item)
@@ -227,8 +227,8 @@ _TYPES: Mapping[str, Literal["output_text", "reasoning_text", "refusal"]] = {
 
 
 def _item(one: _Open, status: Status) -> ItemObject:
-    content = [_part_object(one.field, "".join(one.said))]
-    if one.field == "reasoning_content":
+    content = [_part_object(one.kind, "".join(one.said))]
+    if one.kind == "reasoning_content":
         return {"id": one.id, "type": "reasoning", "status": status, "summary": [], "content": content}
     return {"id": one.id, "type": "message", "status": status, "role": "assistant", "content": content}
 

@@ -196,8 +196,10 @@ class Respond(Streams):
 def of_response(body: Respond, models: Models, config: Config) -> Asked:
     """A request, ready: by way of the chat request that says the same. Raises `Refusal`, whose fields are those of chat (`renamed`)."""
     turns: list[dict[str, JSON]] = [{"role": "system", "content": body.instructions}] if body.instructions else []
-    items = [UserItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
-    turns += [_turn(item) for item in items if not isinstance(item, ThoughtItem)]
+    if isinstance(body.input, str):
+        turns.append({"role": "user", "content": body.input})
+    else:
+        turns += [_turn(item) for item in body.input if not isinstance(item, ThoughtItem)]
     text = body.text or TextShape()
     same = ("model", "stream", "temperature", "top_p", "seed", "ponder")
     chat = Chat.model_validate(
