@@ -151,3 +151,17 @@ def test_the_checker_of_the_conformance_list_sees_a_gap_in_the_numbers():
     events = [{"type": "response.created", "sequence_number": 0}, {"type": "response.completed", "sequence_number": 2}]
     assert conformance.said(events)["0"]["numbers"] is False
     assert conformance.said(events)["0"]["kinds"] == ["created", "completed"]
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "reasoning"])
+def test_the_official_clients_own_account_of_a_stream_is_the_response_that_ends_it(served, endpoint, dialect):
+    openai = pytest.importorskip("openai")
+    endpoint.configure(dialect=dialect)
+    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+        with client.responses.stream(model="fake+sc", input="QUESTION: 1+2") as events:
+            told = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+            response = events.get_final_response()
+        assert response.output_text == told
+        assert [item.type for item in response.output] == ["reasoning", "message"]
+        again = [{"role": "user", "content": "QUESTION: 1+2"}, *response.output, {"role": "user", "content": "ECHO: and back"}]
+        assert client.responses.create(model="fake", input=again).output_text.endswith("and back")
