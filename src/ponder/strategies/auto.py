@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import cast
 
 from ponder.core import Policy, Strategy, Verifier
@@ -74,8 +73,9 @@ class Auto:
 
     def within(self, tokens: int) -> Auto:
         """The same card under another budget, with the very parts of this one: what is open stays open."""
-        other = copy(self)
-        object.__setattr__(other, "budget", tokens)
+        other = object.__new__(Auto)
+        for one in fields(Auto):
+            object.__setattr__(other, one.name, tokens if one.name == "budget" else getattr(self, one.name))
         return other
 
     def choice(self, bin_: int, tokens: int | None) -> Choice:
