@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -50,15 +50,21 @@ class Claim:
 
 def run_study(study: Study) -> tuple[list[Line], Path]:
     """Run a study in `studies/`, or go on with it; returns its curves and where it is kept."""
+    with completed(study) as (journal, where):
+        return Curves(study, StudyStore(journal), SqliteTable(journal)).lines(), where
+
+
+@contextmanager
+def completed(study: Study, resume: str | None = None) -> Iterator[tuple[Journal, Path]]:
+    """The journal and folder of a study in `studies/`, once it has been run to its end. resume: the line that goes on with it."""
     where = ROOT / "studies" / study.name
-    with ExitStack() as stack:
-        journal = stack.enter_context(Journal(where / "study.db"))
+    with Journal(where / "study.db") as journal:
         write(study, where / "study.resolved.toml")
         runner = Runner(study)
         write_provenance(where / "provenance.json", study, runner.sandbox())
         with output.progress() as report:
-            interruptible(runner.run(journal, None, report), resume=f"make evidence NAME={study.name}")
-        return Curves(study, StudyStore(journal), SqliteTable(journal)).lines(), where
+            interruptible(runner.run(journal, None, report), resume=resume or f"make evidence NAME={study.name}")
+        yield journal, where
 
 
 def line(lines: Sequence[Line], task: str, strategy: str) -> Line:

@@ -11,21 +11,17 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from evidence.common import DOCS, ROOT, Claim, insert, ratio, save
-from ponder.cli import output
+from evidence.common import DOCS, ROOT, Claim, completed, insert, ratio, save
 from ponder.cli.ledger import Purse
-from ponder.cli.main import interruptible
 from ponder.cli.pools import guides_of, opened
-from ponder.cli.provenance import write_provenance
-from ponder.cli.runner import Runner, parse_strategy
+from ponder.cli.runner import parse_strategy
 from ponder.cli.space import read as read_space
-from ponder.cli.study import Study, check, read, write
+from ponder.cli.study import Study, check, read
 from ponder.cli.tune import ORDERS, tuned
 from ponder.scaling import allocate
 from ponder.scaling.bootstrap import mean_intervals, paired_difference
@@ -81,14 +77,7 @@ def test_study(strategies: Sequence[str]) -> Study:
 
 def finished(study: Study) -> list[RunRecord]:
     """Run a study in `studies/`, or go on with it; its runs."""
-    where = ROOT / "studies" / study.name
-    with ExitStack() as stack:
-        journal = stack.enter_context(Journal(where / "study.db"))
-        write(study, where / "study.resolved.toml")
-        runner = Runner(study)
-        write_provenance(where / "provenance.json", study, runner.sandbox())
-        with output.progress() as report:
-            interruptible(runner.run(journal, None, report), resume="make evidence NAME=tune")
+    with completed(study, "make evidence NAME=tune") as (journal, _):
         return StudyStore(journal).runs()
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ponder.core import Ask, Policy, Pool, Sampling, Until, Verifier, cut, room, score_key
-from ponder.types import Chain, Finish, Score, Step, Tokens
+from ponder.types import Chain, Finish, Score, Step
 
 if TYPE_CHECKING:
     from ponder.run import Run
@@ -286,13 +286,6 @@ def joined(first: Step, second: Step) -> Step:
     a, b = first.tokens, second.tokens
     tokens = None
     if a is not None and b is not None and a.width == b.width:
-        tokens = Tokens(
-            a.texts + b.texts,
-            a.ids + b.ids,
-            a.logprobs + b.logprobs,
-            a.width,
-            a.top_texts + b.top_texts,
-            a.top_logprobs + b.top_logprobs,
-        )
+        tokens = a.then(b)
     usage = replace(first.usage + second.usage, prompt=first.usage.prompt, cached=first.usage.cached, calls=first.usage.calls)
     return Step(first.text + second.text, usage, tokens=tokens, data=second.data or first.data)

@@ -108,6 +108,19 @@ class Tokens(Sequence[Token]):
     def __len__(self) -> int:
         return len(self.texts)
 
+    def then(self, more: Tokens) -> Tokens:
+        """These and those after them. Raises `ValueError` unless both keep as many alternatives."""
+        if self.width != more.width:
+            raise ValueError(f"tokens with {self.width} alternatives cannot be followed by tokens with {more.width}")
+        return Tokens(
+            self.texts + more.texts,
+            self.ids + more.ids,
+            self.logprobs + more.logprobs,
+            self.width,
+            self.top_texts + more.top_texts,
+            self.top_logprobs + more.top_logprobs,
+        )
+
     @overload
     def __getitem__(self, index: int) -> Token: ...
     @overload

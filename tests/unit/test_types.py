@@ -136,3 +136,13 @@ def test_tokens_out_of_range_or_with_a_stride_are_refused():
 
 def test_a_message_reads_as_its_text_parts():
     assert Message("user", ("a", Blob("0", "image/png"), "b")).text == "ab"
+
+
+def test_tokens_are_joined_column_by_column_if_they_keep_as_many_alternatives():
+    def some(text):
+        return Tokens((text, "!"), array("i", [1, 2]), array("f", [-0.5, -1.0]), 1, (text, "?"), array("f", [-0.5, -2.0]))
+
+    both = some("a").then(some("b"))
+    assert list(both) == [*some("a"), *some("b")]
+    with pytest.raises(ValueError, match="with 1 alternatives cannot be followed by tokens with 0"):
+        some("a").then(Tokens(("c",)))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from ponder.core import Ask, Attempt, PolicyInfo, Pool, Price, Sampling, Until, cut, room
 from ponder.errors import CapabilityError, UsageError
@@ -40,6 +40,8 @@ from ponder.types import JSON, Chain, Finish, Message, Step, Usage
 RouteChoice: TypeAlias = Literal["auto", "chat", "completions"]
 _SEED_BITS = 0x7FFFFFFF  # the widest that every server seen takes
 _MOST_TOGETHER = 128  # choices in one request: the most that OpenAI takes
+
+T = TypeVar("T")
 
 
 def openai(
@@ -206,7 +208,9 @@ class OpenAI:
             pool = ask.pool(fingerprint, until, sampling) if probed.seeds in ("work", "equal") else None
             groups = (ask.indices[at : at + together] for at in range(0, len(ask.indices), together))
             jobs += [_Job(ask.chain, group, pool, head, until, cap, left) for group in groups]
-        lines = [await self._children(jobs[0], probed)] if len(jobs) == 1 else await _all(self._children(j, probed) for j in jobs)
+        lines = (
+            [await self._children(jobs[0], probed)] if len(jobs) == 1 else await all_of(self._children(j, probed) for j in jobs)
+        )
         found = iter([child for line in lines for child in line])
         return [[next(found) for _ in ask.indices] for ask in asks]
 
@@ -275,7 +279,7 @@ class OpenAI:
             return [job.chain.then(Step("", spent), "error") for _ in job.indices]
         if len(children) == wanted:
             return children
-        rest = await _all(self._children(job._replace(indices=(index,)), probed) for index in job.indices[len(children) :])
+        rest = await all_of(self._children(job._replace(indices=(index,)), probed) for index in job.indices[len(children) :])
         return children + [child for line in rest for child in line]
 
     async def _attempt(self, job: _Job, data: bytes, probed: Probed, started: float) -> list[Chain]:
@@ -381,8 +385,8 @@ def _child(job: _Job, choice: Choice, told: bool, usage: Usage) -> Chain:
     return job.chain.then(step, finish)
 
 
-async def _all(work: Iterable[Coroutine[object, object, list[Chain]]]) -> list[list[Chain]]:
-    """All results, in order. The first failure cancels the others, waits for their end, and is raised as it is."""
+async def all_of(work: Iterable[Coroutine[object, object, T]]) -> list[T]:
+    """All results, in order. The first failure, or a cancellation, cancels the others, waits for their end, and is raised as it is."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

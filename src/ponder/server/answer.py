@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, TypeAlias
 
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  # pydantic reads those of typing from Python 3.12 on only
@@ -333,17 +334,7 @@ def _tokens(chain: Chain) -> Tokens | None:
     whole = [tokens for tokens in steps if tokens is not None]
     if not whole:
         return None
-    joined = whole[0]
-    for more in whole[1:]:
-        joined = Tokens(
-            joined.texts + more.texts,
-            joined.ids + more.ids,
-            joined.logprobs + more.logprobs,
-            joined.width,
-            joined.top_texts + more.top_texts,
-            joined.top_logprobs + more.top_logprobs,
-        )
-    return joined
+    return reduce(Tokens.then, whole)
 
 
 def _shown(tokens: Tokens | None, whole: str, text: str) -> Tokens | None:

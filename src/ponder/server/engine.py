@@ -6,17 +6,16 @@ name. A single sample on such an engine is streamed as it comes.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar, cast
 
 from ponder import spec
 from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, Sampling, Until, Verifier, parts
-from ponder.policies.openai import OpenAI, Passed
+from ponder.policies.openai import OpenAI, Passed, all_of
 from ponder.policies.streamed import Hear
 from ponder.policies.wire import messages_body
 from ponder.run import Direct, Run, solve
@@ -159,18 +158,6 @@ class Engine:
             message = f"{needed[0]}: the engine of this server ({self.policy.info.name}) takes plain messages only"
             raise Refusal(400, message, code="unsupported_by_engine", param=needed[0])
         return self.policy
-
-
-async def all_of(work: Iterable[Coroutine[object, object, T]]) -> list[T]:
-    """All results, in order. The first failure, or a cancellation, cancels the others and waits for their end."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 async def _open(stack: AsyncExitStack, things: Iterable[object]) -> None:

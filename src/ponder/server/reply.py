@@ -8,9 +8,10 @@ from typing import cast
 
 from ponder.core import Outcome
 from ponder.errors import PonderError
+from ponder.policies.openai import all_of
 from ponder.server.answer import Answer, Spending, answer_of, head, logprobs, message, text_logprobs, usage_object
 from ponder.server.asked import Asked
-from ponder.server.engine import Engine, Listener, Say, Solved, all_of
+from ponder.server.engine import Engine, Listener, Say, Solved
 from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
 from ponder.server.refusal import Refusal, late, refusal_of
