@@ -133,7 +133,7 @@ def test_the_order_of_equations_and_operands_counts():
 def test_a_derivation_of_a_hostile_text_takes_linear_time(text):
     began = time.process_time()
     derivation(text)
-    assert time.process_time() - began < 0.25
+    assert time.process_time() - began < 2
 
 
 # ---- distinct ----
