@@ -32,7 +32,8 @@ def test_agreement_is_unbiased_for_two_fresh_samples():
 def test_points_on_a_line_are_predicted_without_error():
     x = np.array([0.1, 0.2, 0.5, 0.7, 0.9])
     found = predict_gain(x, 2 * x + 0.3)
-    assert (found.slope.value, found.intercept, found.correlation) == pytest.approx((2, 0.3, 1))
+    assert (found.slope.value, found.intercept, found.correlation.value) == pytest.approx((2, 0.3, 1))
+    assert (found.correlation.low, found.correlation.high) == pytest.approx((1, 1))
     assert found.held_out == pytest.approx(0, abs=1e-9)
     assert found.predict(0.4) == pytest.approx(1.1)
     assert found.predicts
@@ -56,9 +57,20 @@ def test_a_line_through_gains_that_go_up_and_down_predicts_nothing():
     assert not predict_gain([1, 2, 3, 4, 5, 6], [1, -1, 1, -1, 1, -1]).predicts
 
 
+def test_the_interval_of_the_correlation_is_that_of_resampled_methods():
+    rng = np.random.default_rng(2)
+    x = rng.random(12)
+    y = x + 0.3 * rng.standard_normal(12)
+    found = predict_gain(x, y, seed=3, resamples=2000).correlation
+    other = np.random.default_rng(99)
+    drawn = [np.corrcoef(x[at], y[at])[0, 1] for at in other.integers(0, 12, (4000, 12))]
+    assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.05)
+
+
 def test_gains_that_do_not_differ_are_not_predicted():
     found = predict_gain([0.1, 0.2, 0.3, 0.4], [0.5] * 4)
-    assert (found.slope.value, found.correlation, found.predicts) == (pytest.approx(0, abs=1e-12), 0.0, False)
+    assert (found.slope.value, found.correlation.value, found.predicts) == (pytest.approx(0, abs=1e-12), 0.0, False)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.scaling.bootstrap import mean_intervals
-from ponder.scaling.estimators import best_of_n_at_k, expected_tokens, maj_at_k, pass_at_k, weighted_at_k
+from ponder.scaling.estimators import best_of_n_at_k, expected_tokens, maj_at_k, pass_at_k, value_of_best_at_k, weighted_at_k
 
 EVERY_SUBSET = 10**6  # more than any pool below has, so that voting is exact
 
@@ -107,6 +107,14 @@ def test_pass_at_k_is_unbiased_where_the_plug_in_is_not():
     correct = np.arange(20)[None, :] < np.arange(21)[:, None]
     assert chances @ pass_at_k(correct, [10])[:, 0] == pytest.approx(1 - 0.95**10, abs=1e-12)
     assert chances @ (1 - (1 - np.arange(21) / 20) ** 10) == pytest.approx(0.3365, abs=1e-4)
+
+
+def test_the_value_of_the_best_is_its_mean_over_all_subsets():
+    values, scores = [[3.0, -1.0, np.nan, 0.5, 7.0]], [[0.2, 0.9, np.nan, 0.9, 0.1]]
+    for k in (1, 2, 3, 5):
+        best = [max((i for i in s if i != 2), key=lambda i: (scores[0][i], -i), default=None) for s in combinations(range(5), k)]
+        expected = np.mean([0.0 if i is None else values[0][i] for i in best])
+        assert value_of_best_at_k(values, scores, [k])[0, 0] == pytest.approx(expected)
 
 
 def test_equal_scores_choose_the_sample_seen_first():
@@ -215,6 +223,8 @@ RIGHT = [[True, False, True]]
         (lambda: pass_at_k([True, False], [1]), "correct has shape"),
         (lambda: pass_at_k(np.zeros((0, 3), bool), [1]), "not empty"),
         (lambda: best_of_n_at_k(RIGHT, [[1.0, 2.0]], [1]), "scores has shape .1, 2. but correct has .1, 3."),
+        (lambda: value_of_best_at_k([[1.0]], [[1.0, 2.0]], [1]), "scores has shape .1, 2. but values has .1, 1."),
+        (lambda: value_of_best_at_k([[1.0, np.inf]], [[1.0, 2.0]], [1]), "values holds nan or infinity"),
         (lambda: maj_at_k(RIGHT, [[0.0, 1.0, 2.0]], [2]), "answers has shape .* and type float64"),
         (lambda: maj_at_k(RIGHT, [[0, -2, 1]], [2]), "answers holds -2"),
         (lambda: maj_at_k(RIGHT, [[0, 1, 1]], [2], subsets=0), "subsets is 0"),

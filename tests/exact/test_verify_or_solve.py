@@ -82,11 +82,24 @@ def test_the_frontier_judges_each_half_at_what_the_other_half_chose():
 
 
 def test_how_many_times_the_compute_of_voting():
-    assert TABLE.level() == 3.0
+    assert TABLE.level().value == 3.0  # 0.7 at cost 6 reaches the 0.5 that two votes have at cost 2
+    dear = Surface(TABLE.allocations, (1.0, 2.0, 4.0, 6.0), TABLE.accuracy_P_A)
+    assert (dear.level(1).value, dear.level(2).value) == (4.0, 3.0)
     low = Surface(TABLE.allocations, TABLE.costs, TABLE.accuracy_P_A * [1, 1, 0.1, 0.1])
-    assert low.level() == inf
-    with pytest.raises(ValueError, match="to draw level takes"):
+    assert low.level() == Interval(inf, inf, inf)
+    with pytest.raises(ValueError, match="0 votes and 1 allocations with verdicts; to draw level takes both"):
         Surface(((1, 1),), (1.0,), np.array([[0.1]])).level()
+    with pytest.raises(ValueError, match="0 votes of 3 solutions"):
+        TABLE.level(3)
+
+
+def test_the_level_is_as_uncertain_as_the_problems_make_it():
+    # One verdict on one solution reaches the vote on one problem of two, two solutions on both: of four resamples of two problems one
+    # holds the first alone (cost 3), three hold the second (cost 6).
+    split = Surface(((1, 0), (1, 1), (2, 1)), (1.0, 3.0, 6.0), np.array([[0.5, 0.6, 0.7], [0.5, 0.0, 0.7]]))
+    assert split.level(resamples=200) == Interval(6.0, 3.0, 6.0)
+    sure = Surface(split.allocations, split.costs, np.tile(split.accuracy_P_A[:1], (4, 1)))
+    assert sure.level() == Interval(3.0, 3.0, 3.0)
 
 
 def test_exponents_are_slopes_in_logarithms():
@@ -122,6 +135,7 @@ def test_better_verdicts_make_a_better_surface():
         (lambda: surface(CORRECT, ACCEPTS, [1], [1], solve=0), "solve costs 0"),
         (lambda: surface(CORRECT, ACCEPTS, [1], [1], vote_P_K=[[0.5]]), "vote has shape"),
         (lambda: Surface(((1, 1),), (1.0,), np.array([[0.1]])).frontier([1.0]), "one problem cannot be split"),
+        (lambda: TABLE.level(resamples=99), "resamples is 99"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, message):

@@ -61,12 +61,12 @@ class GainLine:
     """gain = intercept + slope x diversity over C methods, with 95% intervals (bootstrap over methods).
 
     held_out: root mean squared error at a method left out of the fit. flat: the same for predicting the mean of the others; a line that does not beat
-    it predicts nothing. correlation: Pearson's.
+    it predicts nothing. correlation: Pearson's; 0 for gains that do not differ.
     """
 
     slope: Interval
     intercept: float
-    correlation: float
+    correlation: Interval
     held_out: float
     flat: float
 
@@ -108,19 +108,23 @@ def predict_gain(diversity_C: ArrayLike, gain_C: ArrayLike, *, seed: int = 0, re
     missed = (y - intercept - slope * x) / np.maximum(1 - leverage, 1e-12)
     flat = (y - y.mean()) * count / (count - 1)
     draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
-    spread_R = x[draws] - x[draws].mean(axis=1, keepdims=True)
-    square_R = (spread_R**2).sum(axis=1)
+    spread_R, moved_R = (one[draws] - one[draws].mean(axis=1, keepdims=True) for one in (x, y))
+    square_R, across_R = (spread_R**2).sum(axis=1), (spread_R * moved_R).sum(axis=1)
     told = square_R > 1e-12  # a resample of one method alone has no slope
-    slopes = (spread_R * y[draws]).sum(axis=1)[told] / square_R[told]
-    low, high = np.quantile(slopes, [0.025, 0.975])
-    still = np.ptp(y) == 0
+    size_R = np.sqrt(square_R * (moved_R**2).sum(axis=1))
+    correlations = across_R[told] / np.maximum(size_R[told], 1e-12)
     return GainLine(
-        Interval(float(slope), min(float(slope), float(low)), max(float(slope), float(high))),
+        _around(float(slope), across_R[told] / square_R[told]),
         float(intercept),
-        0.0 if still else float(np.corrcoef(x, y)[0, 1]),
+        _around(0.0 if np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1]), correlations),
         float(np.sqrt(np.mean(missed**2))),
         float(np.sqrt(np.mean(flat**2))),
     )
+
+
+def _around(value: float, drawn_R: Floats) -> Interval:
+    low, high = np.quantile(drawn_R, [0.025, 0.975])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def _counts(row: Sequence[Hashable | None]) -> Counter[Hashable]:

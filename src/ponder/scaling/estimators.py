@@ -76,17 +76,44 @@ def best_of_n_at_k(correct_P_N: ArrayLike, scores_P_N: ArrayLike, k_K: Sequence[
     """
     correct = _table("correct", correct_P_N, np.bool_)
     scores = _table("scores", scores_P_N, np.float64, like=correct)
-    n = correct.shape[1]
+    chance_P_K: Floats = np.minimum(value_of_best_at_k(correct, scores, k_K), 1.0)
+    return chance_P_K
+
+
+def value_of_best_at_k(values_P_N: ArrayLike, scores_P_N: ArrayLike, k_K: Sequence[int]) -> Floats:
+    """Expected value of the best-scored sample of a random size-k subset: of its own score, of its tokens, of any number a sample has.
+
+    As `best_of_n_at_k`, of which it is the general form; with the scores for values it is the proxy score that choosing harder by them
+    reaches (Gao et al. 2022, arXiv:2210.10760). A subset without a score has the value 0.
+
+    Args:
+        values_P_N: finite numbers; that of a sample without a score is never read.
+        scores_P_N: float, larger is better, nan = never chosen.
+        k_K: subset sizes, each in 1..N.
+
+    Returns:
+        P_K floats, in the unit of the values.
+
+    Raises:
+        ValueError: arrays of different shapes, a value that is not finite, or a k outside 1..N.
+    """
+    values = _table("values", values_P_N, np.float64)
+    scores = _table("scores", scores_P_N, np.float64)
+    if scores.shape != values.shape:
+        raise ValueError(f"scores has shape {scores.shape} but values has {values.shape}; both are problems x samples")
+    chosen = np.where(np.isnan(scores), 0.0, values)
+    if not np.isfinite(chosen).all():
+        raise ValueError("values holds nan or infinity where there is a score; every sample that may be chosen has a number")
+    n = values.shape[1]
     order = np.argsort(-scores, axis=1, kind="stable")  # NumPy sorts nan last
-    wins_P_N = np.take_along_axis(correct & ~np.isnan(scores), order, axis=1).astype(np.float64)
+    wins_P_N = np.take_along_axis(chosen, order, axis=1)
     left_N = n - 1 - np.arange(n)  # how many samples rank below this one
     columns = []
     for k in _sizes(k_K, n):
         # chance[r+1] / chance[r] = (n-r-k+1) / (n-r), from k/n on; again 0 once reached stays.
         ratio = (left_N[:-1] - (k - 1)) / left_N[:-1]
         columns.append(wins_P_N @ (k / n * np.concatenate([[1.0], np.cumprod(ratio)])))
-    chance_P_K: Floats = np.minimum(np.stack(columns, axis=1), 1.0)
-    return chance_P_K
+    return np.stack(columns, axis=1)
 
 
 def maj_at_k(correct_P_N: ArrayLike, answers_P_N: ArrayLike, k_K: Sequence[int], *, subsets: int = 100, seed: int = 0) -> Floats:

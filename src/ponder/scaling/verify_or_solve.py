@@ -82,20 +82,32 @@ class Surface:
             found.append(Cell(*self.allocations[chosen], self.costs[chosen], interval))
         return found
 
-    def level(self) -> float:
-        """How many times the compute of voting verdicts need to draw level; inf where they never do.
+    def level(self, solutions: int | None = None, *, seed: int = 0, resamples: int = 1000) -> Interval:
+        """How many times the compute of voting verdicts need to draw level, with 95% interval over problems; inf where they never do.
 
-        The least cost, with a verifier, that reaches the most accurate vote, over the cost of that vote.
-        Raises `ValueError` for a surface without votes or without verdicts.
+        The least cost, with a verifier, that reaches the accuracy of a vote, over the cost of that vote: of so many `solutions`, or of the most
+        accurate vote, anew in each resample. A surface holds costs up to a largest one: inf says no more than that level lies beyond it.
+        Raises `ValueError` for a surface without votes or without verdicts, or without a vote of so many solutions, and for resamples below 100.
         """
-        mean_A = self.accuracy_P_A.mean(axis=0)
-        votes = [a for a, (_, v) in enumerate(self.allocations) if v == 0]
+        if resamples < 100:
+            raise ValueError(f"resamples is {resamples}; it must be at least 100")
+        votes = [a for a, (s, v) in enumerate(self.allocations) if v == 0 and solutions in (None, s)]
         judged = [a for a, (_, v) in enumerate(self.allocations) if v > 0]
         if not votes or not judged:
-            raise ValueError("to draw level takes allocations with verdicts and without (v = 0, which needs answers)")
-        vote = max(votes, key=lambda a: (round(float(mean_A[a]), 12), -self.costs[a]))
-        reaching = [self.costs[a] for a in judged if mean_A[a] >= mean_A[vote] - 1e-12]
-        return min(reaching, default=inf) / self.costs[vote]
+            raise ValueError(
+                f"there are {len(votes)} votes{'' if solutions is None else f' of {solutions} solutions'} and {len(judged)} allocations with "
+                "verdicts; to draw level takes both (v = 0 needs answers)"
+            )
+        costs, count = np.array(self.costs), len(self.accuracy_P_A)
+        drawn_R_P = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+        means_R_A = np.concatenate([self.accuracy_P_A.mean(axis=0)[None], drawn_R_P @ self.accuracy_P_A / count])
+        found_R = []
+        for mean_A in means_R_A:
+            vote = max(votes, key=lambda a: (round(float(mean_A[a]), 12), -costs[a]))
+            reaching = [costs[a] for a in judged if mean_A[a] >= mean_A[vote] - 1e-12]
+            found_R.append(min(reaching, default=inf) / costs[vote])
+        low, high = np.quantile(found_R[1:], [0.025, 0.975], method="inverted_cdf")  # between two infinities lies no number
+        return Interval(float(found_R[0]), min(float(found_R[0]), float(low)), max(float(found_R[0]), float(high)))
 
 
 def surface(
