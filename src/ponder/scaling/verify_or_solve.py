@@ -62,22 +62,26 @@ class Surface:
         mean_A = rows.mean(axis=0)
         return max(affordable, key=lambda a: (round(float(mean_A[a]), 12), -self.costs[a]))
 
-    def frontier(self, budgets: Sequence[float], *, seed: int = 0, resamples: int = 1000) -> list[Cell]:
-        """The best allocation at each budget, with an honest accuracy: each half of the problems at the allocation chosen on the other half.
+    def honest(self, budget: float, *, seed: int = 0) -> Floats:
+        """Accuracy by problem of the best allocation at a budget: each half of the problems at the one chosen on the other half.
 
-        The allocation named is the one chosen on all problems. Raises `ValueError` as `best`, or for a single problem.
+        For paired comparisons. Raises `ValueError` as `best`, or for a single problem.
         """
         count = len(self.accuracy_P_A)
         if count < 2:
             raise ValueError("one problem cannot be split into one half to choose on and one to judge on; give at least 2")
         order = np.random.default_rng(seed).permutation(count)
         halves = (order[::2], order[1::2])
+        honest_P = np.empty(count)
+        for here, there in (halves, halves[::-1]):
+            honest_P[here] = self.accuracy_P_A[here, self.best(budget, there.tolist())]
+        return honest_P
+
+    def frontier(self, budgets: Sequence[float], *, seed: int = 0, resamples: int = 1000) -> list[Cell]:
+        """The best allocation at each budget, chosen on all problems, with an accuracy that is not: that of `honest`."""
         found = []
         for budget in budgets:
-            honest_P = np.empty(count)
-            for here, there in (halves, halves[::-1]):
-                honest_P[here] = self.accuracy_P_A[here, self.best(budget, there.tolist())]
-            [interval] = mean_intervals(honest_P, seed=seed, resamples=resamples)
+            [interval] = mean_intervals(self.honest(budget, seed=seed), seed=seed, resamples=resamples)
             chosen = self.best(budget)
             found.append(Cell(*self.allocations[chosen], self.costs[chosen], interval))
         return found
