@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ponder.lab.sampling import Settings, choose, log_softmax, uniforms
+from ponder.lab.sampling import HEAD, Settings, choose, log_softmax, uniforms
 
 PROBABILITIES = np.array([0.1, 0.4, 0.0, 0.3, 0.2])
 
@@ -82,3 +82,32 @@ def test_uniforms_of_neighbouring_keys_and_positions_look_independent():
     assert abs(grid.mean() - 0.5) < 0.006  # 4 standard errors of 40,000 draws
     for a, b in ((grid[1:], grid[:-1]), (grid[:, 1:], grid[:, :-1])):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+
+
+def brute_force(weight: np.ndarray, top_p: float, top_k: int) -> set[int]:
+    """One token after the other, likeliest first, equals by id, until top_p of what top-k leaves is reached."""
+    order = sorted(range(len(weight)), key=lambda at: (-weight[at], at))[: top_k or len(weight)]
+    total, held, kept = sum(weight[order]), 0.0, set()
+    for token in order:
+        if held >= top_p * total:
+            break
+        kept.add(token)
+        held += weight[token]
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("top_p", "top_k"), [(0.9, 0), (0.3, 0), (0.999, 0), (0.7, HEAD - 12), (0.7, HEAD + 30), (1.0, HEAD + 30)]
+)
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0, 3.0])
+def test_a_large_vocabulary_is_cut_as_a_sorted_one_whatever_the_head_holds(spread: float, top_p: float, top_k: int):
+    rng = np.random.default_rng(3)
+    logits = np.round(spread * rng.standard_normal((2, 3 * HEAD)), 1)  # rounded: many equals, some across the head's end
+    points = (np.arange(150) + 0.5) / 150
+    for row in logits:
+        weight = np.exp(row - row.max())
+        drawn = choose(np.tile(row, (150, 1)), settings(150, top_p=top_p, top_k=top_k), points)
+        kept = brute_force(weight, top_p, top_k)
+        assert set(drawn.tolist()) <= kept
+        share = 1 / sum(weight[sorted(kept)])
+        assert {token for token in kept if weight[token] * share > 1 / 150} <= set(drawn.tolist())

@@ -11,6 +11,9 @@ from ponder.lab.model import Floats, Ints
 
 Keys = NDArray[np.uint64]
 
+HEAD = 512
+"""Tokens that are put in order first: of 150,000, sorting all takes eight times as long as the rest of a draw."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -53,6 +56,35 @@ def choose(logits: Floats, settings: Settings, uniform: NDArray[np.float64]) -> 
 
 
 def _limit(weight: NDArray[np.float64], settings: Settings) -> NDArray[np.float64]:
+    """What top-k and top-p leave, the rest 0. A row whose cut lies beyond its head is sorted whole."""
+    if weight.shape[1] <= HEAD:
+        return _limit_sorted(weight, settings)
+    kept = np.zeros_like(weight)
+    whole = []
+    for at, row in enumerate(weight):
+        ids = _left_of_head(row, float(settings.top_p[at]), int(settings.top_k[at]) or len(row))
+        if ids is None:
+            whole.append(at)
+        else:
+            kept[at, ids] = row[ids]
+    if whole:
+        kept[whole] = _limit_sorted(weight[whole], settings[np.array(whole)])
+    return kept
+
+
+def _left_of_head(row: NDArray[np.float64], top_p: float, top_k: int) -> Ints | None:
+    """Ids of the tokens that are left, if the likeliest `HEAD` and their equals tell; they are the first of the whole order."""
+    ids = np.flatnonzero(row >= np.partition(row, -HEAD)[-HEAD])
+    if len(ids) < top_k < len(row):
+        return None
+    order = ids[np.argsort(-row[ids], kind="stable")][:top_k]
+    ranked = row[order]
+    before = np.cumsum(ranked) - ranked
+    inside = before < top_p * (ranked.sum() if top_k <= len(ids) else row.sum())
+    return None if inside.all() and len(order) < top_k else order[inside]
+
+
+def _limit_sorted(weight: NDArray[np.float64], settings: Settings) -> NDArray[np.float64]:
     order = np.argsort(-weight, axis=-1, kind="stable")
     ranked = np.take_along_axis(weight, order, -1)
     top_k = np.where(settings.top_k > 0, settings.top_k, ranked.shape[1])
