@@ -16,6 +16,7 @@ from ponder.cli.harvest import harvest
 from ponder.cli.rounds import run_study as run_in
 from ponder.cli.study import Study, check
 from ponder.errors import UnidentifiedError
+from ponder.learners.datasets import Sample
 from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
 from ponder.scaling.coverage import LAWS, Law, extrapolate, fit_coverage
 from ponder.scaling.crossing import Crossing, crossing
@@ -81,19 +82,24 @@ class Tried:
         return max(found, key=lambda one: abs(one.value)) if len(found) == len(self.errors) else None
 
 
-def verdicts(setting: Setting) -> tuple[list[str], np.ndarray]:
-    """Problems, and right or wrong by seed, problem and sample; drawn first if they are not all there."""
+def drawn(setting: Setting) -> list[Sample]:
+    """All samples of a setting; drawn first if they are not all there."""
     where = ROOT / "studies" / setting.slug
     if not whole(where, setting):
         run_in(setting.study, where, resume="make evidence NAME=laws")
-    samples = [one for one in harvest([where]) if one.index < FAR]
+    return [one for one in harvest([where]) if one.index < FAR]
+
+
+def verdicts(setting: Setting) -> tuple[list[str], np.ndarray]:
+    """Problems, and right or wrong by seed, problem and sample."""
+    samples = drawn(setting)
     problems, streams = sorted({one.problem for one in samples}), sorted({one.stream for one in samples})
     row, page = ({name: at for at, name in enumerate(names)} for names in (problems, streams))
     correct_S_P_N = np.full((len(streams), len(problems), FAR), -1, np.int8)
     for one in samples:
         correct_S_P_N[page[one.stream], row[one.problem], one.index] = one.correct
     if (correct_S_P_N < 0).any():
-        raise SystemExit(f"{where}: {(correct_S_P_N < 0).sum()} samples failed; make evidence NAME=laws draws them")
+        raise SystemExit(f"{setting.slug}: {(correct_S_P_N < 0).sum()} samples failed; make evidence NAME=laws draws them")
     return problems, correct_S_P_N.astype(np.bool_)
 
 
