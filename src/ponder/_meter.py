@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -25,10 +25,16 @@ class Place(NamedTuple):
 class Numbering:
     """Which child of each pool a view asks for next, and how often it has had each chain scored by each verifier."""
 
-    children: Counter[Pool] = field(default_factory=Counter)
-    scores: Counter[tuple[str, str]] = field(default_factory=Counter)
+    children: dict[Pool, int] = field(default_factory=dict)
+    scores: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     again: bool = False
     """Whether what it asks for may have been paid for."""
+
+    def count(self, places: Sequence[Place]) -> None:
+        """These are asked for; one without room is no sample."""
+        for place in places:
+            if place.cap:
+                self.children[place.pool] = self.children.get(place.pool, 0) + 1
 
 
 @dataclass

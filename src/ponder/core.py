@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from ponder.errors import BudgetError, CapabilityError, UsageError
 from ponder.types import Chain, Problem, Score, Step, Usage, Verdict
@@ -105,7 +105,7 @@ class Ask:
 
 def room(chain: Chain, sampling: Sampling) -> int:
     """Completion tokens that the cap leaves for going on with this chain."""
-    return max(0, sampling.max_tokens - chain.usage.completion)
+    return max(0, sampling.max_tokens - sum(step.usage.completion for step in chain.steps))
 
 
 def cut(step: Step, tokens: int) -> Step:
@@ -250,16 +250,6 @@ class Grader(Protocol):
         ...
 
 
-@runtime_checkable
-class Needs(Protocol):
-    """A verifier or strategy that reads token alternatives says how many, so that a study can ask for them once, for all."""
-
-    @property
-    def logprobs(self) -> int:
-        """How many alternatives for each token."""
-        ...
-
-
 def parts(thing: object) -> list[object]:
     """`thing` and everything that hangs on its dataclass fields, depth first: a strategy, its verifiers, their policies."""
     found = [thing]
@@ -296,8 +286,9 @@ def whole_only(info: PolicyInfo) -> CapabilityError:
 
 
 def logprobs_needed(*things: object) -> int:
-    """The most token alternatives that any part of these strategies reads."""
-    return max((part.logprobs for thing in things for part in parts(thing) if isinstance(part, Needs)), default=0)
+    """The most token alternatives that any part of these strategies reads: it says so by `logprobs`, so that a study asks once, for all."""
+    needed: list[int] = [getattr(part, "logprobs", 0) for thing in things for part in parts(thing)]
+    return max(needed, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +310,15 @@ class Budget:
     money: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for value in (self.samples, self.tokens, self.calls, self.seconds, self.money):
             if value is not None and not value > 0:
-                raise BudgetError(
-                    f"budget {field.name}={value!r} cannot buy anything: it must be above 0, or left out for no bound"
-                )
+                name = next(field.name for field in fields(self) if getattr(self, field.name) is value)
+                raise BudgetError(f"budget {name}={value!r} cannot buy anything: it must be above 0, or left out for no bound")
+
+    @property
+    def counted(self) -> bool:
+        """Whether anything but seconds is bounded: then what is settled first decides what may follow."""
+        return not (self.samples is None and self.tokens is None and self.calls is None and self.money is None)
 
     def __str__(self) -> str:
         given = [f"{field.name}={getattr(self, field.name)}" for field in fields(self) if getattr(self, field.name) is not None]

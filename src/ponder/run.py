@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
@@ -157,8 +156,7 @@ class Run:
         policy, sampling = policy or self.policy, sampling or self.sampling
         self._check(chains, n, until, policy)
         with self._turns.take() as turn:
-            budget = self._meter.budget
-            bounded = budget != Budget() and budget != Budget(seconds=budget.seconds)
+            bounded = self._meter.budget.counted
             if bounded:
                 await turn.mine()  # what earlier calls leave decides what this one may start
             parents = [chain for chain in chains for _ in range(n)]
@@ -172,9 +170,8 @@ class Run:
                 wave = rest[: had or self._meter.wave(rest, policy, sampling)]
                 if not wave:
                     if not children:  # something is left, but less than one child may cost
-                        self._meter.refuse(
-                            f"extend: spent {self.spent.money:g} of {budget.money} money; one child more may not fit"
-                        )
+                        spent = f"spent {self.spent.money:g} of {self.budget.money} money"
+                        self._meter.refuse(f"extend: {spent}; one child more may not fit")
                     new += [parent.then(Step(""), "cancelled") for parent in rest]
                     children += new[-len(rest) :]
                     self._meter.exhausted = True
@@ -336,19 +333,22 @@ class Run:
         for chain in chains:
             if chain.finish is not None:
                 chain.then(Step(""))  # raises with the reason
-            if (chain.steps or until != END) and "continue" not in policy.info.capabilities:
+            if (chain.steps or (until is not END and until != END)) and "continue" not in policy.info.capabilities:
                 raise whole_only(policy.info)
 
     def _places(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> list[Place]:
         """The next child of each parent, not counted yet; those of one parent are numbered together."""
-        ahead: Counter[Pool] = Counter()
+        fingerprint, numbered = policy.info.fingerprint, self._numbering.children
+        counts: dict[int, int] = {}
+        ahead: dict[Pool, int] = {}
+        for parent in parents:
+            counts[id(parent)] = counts.get(id(parent), 0) + 1
         lines: dict[int, Iterator[Place]] = {}
-        for parent_id, count in Counter(map(id, parents)).items():
-            parent = next(one for one in parents if id(one) == parent_id)
-            pool, cap = Ask(parent, (), self.stream).pool(policy.info.fingerprint, until, sampling), room(parent, sampling)
-            first = self._numbering.children[pool] + ahead[pool]
-            ahead[pool] += count if cap else 0
-            lines[parent_id] = iter([Place(pool, first + at, cap) for at in range(count)])
+        for parent in {id(parent): parent for parent in parents}.values():
+            pool, cap = Ask(parent, (), self.stream).pool(fingerprint, until, sampling), room(parent, sampling)
+            first, count = ahead.get(pool, numbered.get(pool, 0)), counts[id(parent)]
+            ahead[pool] = first + (count if cap else 0)
+            lines[id(parent)] = iter([Place(pool, first + at, cap) for at in range(count)])
         return [next(lines[id(parent)]) for parent in parents]
 
     def _had(self, parents: Sequence[Chain], until: Until, policy: Policy, sampling: Sampling) -> int:
@@ -366,7 +366,7 @@ class Run:
         self, parents: Sequence[Chain], places: Sequence[Place], until: Until, policy: Policy, sampling: Sampling
     ) -> list[Chain]:
         """One child for each parent, in order; equal neighbours are asked for together, those that are paid for not at all."""
-        self._numbering.children.update(place.pool for place in places if place.cap)
+        self._numbering.count(places)
         children: dict[int, Chain] = {}
         groups: dict[int, list[int]] = {}
         for at, (parent, place) in enumerate(zip(parents, places, strict=True)):
@@ -412,14 +412,14 @@ async def solve(
         )
     if continues(strategy) and "continue" not in policy.info.capabilities:
         raise whole_only(policy.info)
-    sampling = replace(sampling, logprobs=max(sampling.logprobs, needed))
+    if needed > sampling.logprobs:
+        sampling = replace(sampling, logprobs=needed)
     meter = Meter(budget or Budget(), clock, clock())
-    key = answer or _whole_text
     run = Run(
         policy,
         sampling=sampling,
         stream=str(seed),
-        answer=key,
+        answer=answer or _whole_text,
         bank=bank or Direct(),
         judge=judge,
         meter=meter,

@@ -192,10 +192,13 @@ class Chain:
         return chain_digest(self.prompt, self.text, tuple(step.data.digest for step in self.steps if step.data))
 
 
+_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make an encoder for each digest
+
+
 def chain_digest(prompt: Sequence[Message], text: str, data: Sequence[str] = ()) -> str:
     """The digest of a chain with this prompt, text and data, as 32 hexadecimal digits."""
     parts = [[m.role, *(p if isinstance(p, str) else {"blob": p.digest, "media": p.media} for p in m.content)] for m in prompt]
-    rendered = json.dumps([parts, text, list(data)], ensure_ascii=False, separators=(",", ":"))
+    rendered = _render([parts, text, list(data)])
     return hashlib.blake2b(rendered.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
