@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 import pytest
 from served import Served
 
+from ponder.errors import UsageError
 from ponder.scaling.card import Card, Choice, Triple, write
 from ponder.server.config import Config
 from ponder.testing.endpoint import FakeEndpoint
@@ -79,6 +80,25 @@ def test_the_parts_of_a_card_are_opened_once_whatever_is_asked(config, tmp_path)
         assert (low.budget, high.budget) == (100, 1000)
         assert low.strategies is high.strategies is models.strategies["auto"].strategies
         assert served.chat("QUESTION: 1+1", "auto", reasoning_effort="low").status == 200
+
+
+def test_a_card_of_another_policy_is_refused_before_the_server_listens_unless_it_is_meant(config, tmp_path):
+    path = card(tmp_path, measured=(("policies", ["gpt"]), ("fingerprints", ["openai-of-yore"])))
+    with pytest.raises(UsageError) as caught, Served(Config(policy=config.policy, card=path)):
+        pass
+    said = str(caught.value)
+    assert said.startswith(f"serve: auto: the card {path!r} was measured on gpt (openai-of-yore), and the policy here is fake (")
+    assert said.endswith("; of --card: `--any-policy`, or any_policy = true in the file")
+    with Served(Config(policy=config.policy, card=path, any_policy=True)) as served:
+        assert served.chat("ECHO: aaaa", "auto", reasoning_effort="low").json["ponder"]["samples"] == 2
+
+
+def test_a_request_that_adds_to_its_prompt_is_still_of_the_cards_policy(config, tmp_path):
+    with Served(Config(policy=config.policy)) as served:
+        own = served.server.engine.policy.info.fingerprint
+    path = card(tmp_path, measured=(("fingerprints", [own]),))
+    with Served(Config(policy=config.policy, card=path)) as served:
+        assert served.chat("ECHO: aaaa", "auto", reasoning_effort="low", presence_penalty=0.5).json["ponder"]["samples"] == 2
 
 
 def test_the_command_serves_a_card_on_the_lab(tmp_path):

@@ -17,9 +17,10 @@ from ponder.testing import MazePolicy
 NUMBER = Triple(0.5, 0.4, 0.6)
 
 
-def card(tmp_path, *choices, pilot=2, guide="", splits=()):
+def card(tmp_path, *choices, pilot=2, guide="", splits=(), measured=()):
     """A card file; choices: (bin, budget, strategy, policy)."""
-    made = Card(pilot, guide, splits, tuple(Choice(b, n, s, p, NUMBER, NUMBER, 1.0) for b, n, s, p in choices))
+    lines = tuple(Choice(b, n, s, p, NUMBER, NUMBER, 1.0) for b, n, s, p in choices)
+    made = Card(pilot, guide, splits, lines, measured=measured)
     file = tmp_path / "card.toml"
     write(made, file)
     return str(file)
@@ -87,6 +88,40 @@ def test_another_policy_plays_the_part_that_the_card_gives_it(tmp_path):
     assert outcome.spent.samples == 4
 
 
+def test_a_card_of_another_policy_is_refused_before_anything_is_spent_unless_it_is_meant(tmp_path):
+    own = MazePolicy(0.5, 2)
+    line = (0, 100, "self_consistency(n=3)", "")
+    same = card(tmp_path, line, measured=(("policies", ["maze"]), ("fingerprints", [own.info.fingerprint])))
+    assert solved(Auto(same), own).spent.samples == 3
+    other = Watched(MazePolicy(0.6, 2))
+    with pytest.raises(UsageError) as caught:
+        solved(Auto(same), other)
+    assert str(caught.value) == (
+        f"auto: the card {same!r} was measured on maze ({own.info.fingerprint}), and the policy here is {other.info.name} "
+        f"({other.info.fingerprint}): what it promises does not hold; tune a card on this (`ponder tune`), or use it all the same: "
+        f"auto(card={same!r}, any_policy=True)"
+    )
+    assert other.children == 0
+    assert solved(Auto(same, any_policy=True), other).spent.samples == 3
+    assert solved(parse(f"auto(card={same!r}, any_policy=True)", "strategies").within(100), other).spent.samples == 3
+
+
+def test_a_part_that_has_changed_since_it_was_measured_is_refused_too(tmp_path):
+    own, part = MazePolicy(0.5, 2), MazePolicy(1.0, 3)
+    lines = [(0, 100, "best_of_n(n=3, verifier=noisy(right=('a',), price=3))", "maze(1.0, 3)")]
+    [scorer] = [one.fingerprint for one in parts(parse(lines[0][2], "strategies")) if hasattr(one, "score")]
+
+    def auto(*prints, verifiers=(scorer,)):
+        told = (("fingerprints", [own.info.fingerprint, *prints]), ("verifiers", list(verifiers)))
+        return Auto(card(tmp_path, *lines, measured=told))
+
+    assert solved(auto(part.info.fingerprint), own).spent.samples > 3
+    with pytest.raises(UsageError, match=r"a part of it is now maze\(1\.0, 3\): what it promises does not hold"):
+        solved(auto("maze-of-yore"), own)
+    with pytest.raises(UsageError, match=r"a part of it is now noisy"):
+        solved(auto(part.info.fingerprint, verifiers=["noisy-of-yore"]), own)
+
+
 def test_its_parts_are_seen(tmp_path):
     auto = Auto(card(tmp_path, (0, 100, "best_of_n(n=3, verifier=confidence('marco'))", "maze(1.0, 3)"), guide="oracle()"))
     assert needs_oracle(auto)
@@ -107,6 +142,9 @@ def test_a_card_of_unknown_or_circular_strategies_is_refused_when_the_spec_is_re
         parse(f"auto(card={card(tmp_path, (0, 9, 'best_of(n=3)', ''))!r})", "strategies")
     with pytest.raises(UsageError, match=r"names auto itself"):
         Auto(card(tmp_path, (0, 9, "auto(card='x')", "")))
+    for hidden in ("(auto(card='card.toml'))", "auto:card.toml"):
+        with pytest.raises(UsageError, match=r"names auto itself"):
+            Auto(card(tmp_path, (0, 9, hidden, "")))
     with pytest.raises(DataError, match=r"^card 'nowhere': cannot be read"):
         parse("auto(card='nowhere')", "strategies")
 

@@ -69,30 +69,78 @@ def test_features_are_those_that_can_be_counted_by_hand():
 
 
 PLACES = {
-    "pilot": (lambda body: body.replace("pilot = 4", "pilot = 0"), "pilot = 0 must be a whole number of at least 1"),
-    "feature": (lambda body: body.replace('"tokens"', '"length"'), "there is no feature 'length'; there are agreement, "),
-    "bin": (
-        lambda body: body.replace("becomes = 2", "becomes = 1"),
-        "a split of bin 1 into 1: it must split a bin that there is",
+    "pilot": ("pilot = 4", "pilot = 0", "pilot = 0 must be a whole number of 1 to 1,000,000"),
+    "huge pilot": ("pilot = 4", "pilot = 1000000001", "pilot = 1000000001 must be a whole number of 1 to 1,000,000"),
+    "a truth for a number": ("pilot = 4", "pilot = true", "pilot = True must be a whole number"),
+    "guide": ("guide = ", "guide = 5 # ", "guide = 5 must be text"),
+    "feature": ('"tokens"', '"length"', "there is no feature 'length'; there are agreement, "),
+    "feature of scores": ("guide = ", 'guide = "" # ', "a split of bin 1 by 'best', which is of scores, and there is no guide"),
+    "bin": ("becomes = 2", "becomes = 1", "a split of bin 1 into 1: it must split a bin that there is"),
+    "no hash": ("becomes = 2", "becomes = [1]", "splits[1].becomes = [1] must be a whole number"),
+    "bound": ("above = 0.5", "above = nan", "splits[1].above = nan must be a finite number"),
+    "missing": ("budget = 900", "budget = 901", "bin 0 must have one choice for a budget of 900"),
+    "budget": ("budget = 900", 'budget = "900"', "choices[1].budget = '900' must be a whole number"),
+    "no order": ("budget = 100", "budget = [1, 2, 3]", "choices[0].budget = [1, 2, 3] must be a whole number"),
+    "strategy": ('strategy = "self', 'strategy = 5 # "self', "choices[0].strategy = 5 must be text"),
+    "pair": (
+        "[30.0, 20.0, 40.5]",
+        "[30.0, 20.0]",
+        "choices[0].tokens = [30.0, 20.0] must be a number and its interval, such as [0.5",
     ),
-    "bound": (lambda body: body.replace("above = 0.5", "above = nan"), "a split of bin 1 above nan: it must be a finite number"),
-    "missing": (lambda body: body.replace("budget = 900", "budget = 901", 1), "bin 0 must have one choice for a budget of 900"),
-    "key": (lambda body: "plan = 3\n" + body, "there is no key 'plan'; there are choices, "),
-    "toml": (lambda body: body + "=", "is not TOML"),
-    "field": (lambda body: body.replace("policy =", "policies =", 1), "is not a card: "),
-    "none": (lambda body: body[: body.index("[[choices]]")], "is not a card: 'choices'"),
+    "upside down": (
+        "[30.0, 20.0, 40.5]",
+        "[30.0, 41.0, 40.5]",
+        "choices[0].tokens = [30.0, 41.0, 40.5] must be a number and its",
+    ),
+    "forged": (
+        "accuracy = [0.5",
+        "accuracy = [1.5",
+        "choice of bin 0 at 100: an accuracy of [1.5, 0.4, 0.6] in [30.0, 20.0, 40.5]",
+    ),
+    "key": ("pilot = 4", "plan = 3\npilot = 4", "there is no key 'plan'; there are pilot, guide, splits, "),
+    "line": ("problems = 3.5", "problems = 3.5\nnote = 1", "there is no key 'choices[0].note'; there are bin, budget, "),
+    "toml": ("pilot = 4", "pilot = ", "is not TOML"),
+    "deep": ("pilot = 4", f"pilot = {'[' * 9999}", "is not TOML"),
+    "field": ("policy =", "policies =", "there is no key 'choices[0].policies'; there are bin, budget, strategy, policy, "),
+    "none": ("[[choices]]", "[[measured]]", "is not TOML"),
+    "no list": ("pilot = 4", "pilot = 4\nexpected = 3", "is not TOML"),
+    "no table": ("[[splits]]", "[[expected]]\n[[splits]]", "expected[0].budget is missing"),
+    "prints": ("problems = 12", "fingerprints = 5", "measured.fingerprints = 5 must be a list of texts"),
 }
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_a_card_that_cannot_work_is_refused_with_the_place(tmp_path, name):
-    spoil, message = PLACES[name]
+    old, new, message = PLACES[name]
     file = tmp_path / "card.toml"
     write(CARD, file)
-    file.write_text(spoil(file.read_text()))
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(DataError) as caught:
         read(str(file))
     assert str(caught.value).startswith(f"card '{file}': {message}")
+
+
+def test_a_card_that_was_cut_anywhere_is_refused(tmp_path):
+    file = tmp_path / "card.toml"
+    write(replace(CARD, expected=(), measured=()), file)
+    whole = file.read_text()
+    for end in range(0, whole.rindex("problems"), 7):
+        file.write_text(whole[:end])
+        with pytest.raises(DataError, match=r"^card '.*card\.toml': "):
+            read(str(file))
+    file.write_bytes(b"# " + b"x" * 1_000_000)
+    with pytest.raises(DataError, match=r"is larger than the 1,000,000 bytes that a card may have$"):
+        read(str(file))
+
+
+def test_strangers_are_the_policies_and_verifiers_that_it_was_not_measured_with():
+    measured = replace(CARD, measured=(("fingerprints", ["own", "large"]), ("verifiers", ["prm"])))
+    assert measured.strangers(["own", "large"], ["prm"]) == []
+    assert measured.strangers(["own-of-a-request"], []) == [], "a request that adds to its prompt has the policy it had"
+    assert measured.strangers(["large"], []) == ["large"], "the part of one is not the part of another"
+    assert measured.strangers(["own", "larger"], ["prm", "orm"]) == ["larger", "orm"]
+    assert CARD.strangers(["any"], ["any"]) == [], "a card written by hand does not say"
 
 
 def test_a_card_that_is_not_there_names_the_verb_that_writes_one():

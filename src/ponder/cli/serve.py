@@ -24,6 +24,7 @@ def serve(
     policy: str | None = None,
     strategy: Annotated[list[str] | None, Parameter(negative="")] = None,
     card: Path | None = None,
+    any_policy: Annotated[bool, Parameter(negative="")] = False,
     host: str | None = None,
     port: int | None = None,
     max_tokens: int | None = None,
@@ -39,6 +40,7 @@ def serve(
         policy: The upstream model: URL of an OpenAI-compatible server, or a policy spec.
         strategy: Served as MODEL+NAME-N, such as qwen+self_consistency-16. May be given several times.
         card: A policy card; served as `auto`.
+        any_policy: Serve the card though it was measured on another policy.
         host: Where to listen; anything but this machine needs keys.
         port: Where to listen; 0 takes a free one.
         max_tokens: Of an answer whose request gives no cap.
@@ -62,6 +64,7 @@ def serve(
     given: dict[str, object] = {
         "policy": policy,
         "card": str(card) if card else None,
+        "any_policy": any_policy or None,
         "host": host,
         "port": port,
         "max_tokens": max_tokens,

@@ -73,7 +73,7 @@ class Limits(_Part):
 
 
 class Config(_Part):
-    """One server. max_tokens: of an answer whose request gives no cap. hosts, origins: exact values of the headers that are let in."""
+    """One server. max_tokens: of an answer whose request gives no cap. any_policy: serve a card that was measured on another. hosts, origins: exact values of the headers that are let in."""
 
     policy: str = Field(min_length=1)
     host: str = "127.0.0.1"
@@ -81,6 +81,7 @@ class Config(_Part):
     strategies: dict[str, str] = {}
     verifiers: dict[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")], str] = {}
     card: str | None = None
+    any_policy: bool = False
     effort: dict[Effort, Budget] = dict(EFFORT)
     max_tokens: int = Field(default=2048, ge=1)
     limits: Limits = Limits()

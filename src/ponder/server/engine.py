@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar, cast
 
 from ponder import spec
-from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, Sampling, Until, Verifier, parts
+from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, PolicyInfo, Sampling, Until, Verifier, parts
+from ponder.errors import UsageError
 from ponder.policies.openai import OpenAI, Passed, all_of
 from ponder.policies.streamed import Hear
 from ponder.policies.wire import messages_body
@@ -24,6 +25,7 @@ from ponder.server.config import Config
 from ponder.server.models import Models
 from ponder.server.record import Recorder
 from ponder.server.refusal import Refusal
+from ponder.strategies.auto import Auto
 from ponder.types import Chain, Question, Score
 
 T = TypeVar("T")
@@ -101,6 +103,9 @@ class Engine:
             served = [part for strategy in self.models.strategies.values() for part in parts(strategy)]
             inner = [*served, *(part for one in self.models.verifiers.values() for part in parts(one))]
             await _open(stack, {id(part): part for part in inner}.values())
+            for one in self.models.strategies.values():
+                if isinstance(one, Auto):
+                    _check(one, self.policy.info)
             if isinstance(made, OpenAI):  # clients wait at our own gate; a slow start here would hold their streams back
                 made.limiter.limit = float(made.limiter.limits.concurrency)
             self.stack = stack.pop_all()
@@ -164,6 +169,14 @@ async def _open(stack: AsyncExitStack, things: Iterable[object]) -> None:
     for thing in things:
         if hasattr(thing, "__aenter__"):
             await stack.enter_async_context(thing)  # type: ignore[arg-type]  # checked by the attribute above
+
+
+def _check(auto: Auto, own: PolicyInfo) -> None:
+    """Refuse a card that was measured on another policy, with this server's way out."""
+    try:
+        auto.check(own)
+    except UsageError as error:
+        raise UsageError(f"serve: {error}; of --card: `--any-policy`, or any_policy = true in the file") from None
 
 
 def _count(number: int, what: str) -> str:

@@ -55,7 +55,9 @@ class Models:
         for name, text in config.strategies.items():
             self.strategies[name] = cast("Strategy", spec.parse(text, "strategies", given=self.verifiers))
         if config.card is not None:
-            self.strategies["auto"] = cast("Strategy", spec.parse(f"auto(card={config.card!r})", "strategies"))
+            self.strategies["auto"] = cast(
+                "Strategy", spec.parse(f"auto(card={config.card!r}, any_policy={config.any_policy})", "strategies")
+            )
         self._thorough = "auto" if config.card is not None else next(iter(config.strategies), None)
 
     @property

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import cast
 
-from ponder.core import Policy, Strategy, Verifier
+from ponder.core import Policy, PolicyInfo, Strategy, Verifier, parts
 from ponder.errors import UsageError
 from ponder.run import Run
 from ponder.scaling.card import Card, Choice, features, read
 from ponder.spec import named, parse
 from ponder.types import Chain
+
+AUTO = re.compile(r"\bauto\s*([(:]|$)")  # anywhere in a spec: a card that is read for its own sake would be read for ever
 
 
 @named("auto")
@@ -23,13 +26,15 @@ class Auto:
     stops when it stops: that is where questions that turn out to be easy save.
 
     card: a file. budget: tokens that a question may cost on average, of which the card's largest within it counts; left out, the run's own
-    budget of tokens, or the largest of the card. The best of the pilot is proposed at once. Deviations: bins are what the pilot shows, not
-    quantiles of an estimated pass rate; estimating them is paid for. Raises `DataError` for a file that is no card, `UsageError` for a
-    budget below all of the card's. Cost: the pilot, and what the chosen strategy draws beyond it.
+    budget of tokens, or the largest of the card. any_policy: use the card under policies and verifiers that it was not measured with, which
+    is refused otherwise. The best of the pilot is proposed at once. Deviations: bins are what the pilot shows, not quantiles of an estimated
+    pass rate; estimating them is paid for. Raises `DataError` for a file that is no card, `UsageError` for a budget below all of the card's
+    and for a stranger, before anything is spent. Cost: the pilot, and what the chosen strategy draws beyond it.
     """
 
     card: str
     budget: int | None = None
+    any_policy: bool = False
     plan: Card = field(init=False)
     guides: tuple[Verifier, ...] = field(init=False)
     strategies: tuple[Strategy, ...] = field(init=False)
@@ -40,7 +45,7 @@ class Auto:
         if self.budget is not None and self.budget < plan.budgets[0]:
             known = ", ".join(map(str, plan.budgets))
             raise UsageError(f"auto: budget = {self.budget} is below all of the card {self.card!r}, which has {known} tokens")
-        if any(choice.strategy.strip().startswith("auto") for choice in plan.choices):
+        if any(AUTO.search(choice.strategy) for choice in plan.choices):
             raise UsageError(f"auto: the card {self.card!r} names auto itself; a card chooses among other strategies")
         specs = dict.fromkeys(choice.strategy for choice in plan.choices)
         owners = dict.fromkeys(choice.policy for choice in plan.choices if choice.policy)
@@ -55,6 +60,7 @@ class Auto:
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
+        self.check(run.policy.info)
         pilot = await run.extend([root], n=self.plan.pilot)
         answers = run.answers(pilot)
         finished = [chain for chain, answer in zip(pilot, answers, strict=True) if answer is not None]
@@ -70,6 +76,25 @@ class Auto:
         choice = self.choice(self.plan.bin(features(answers, lengths, scores)), run.budget.tokens)
         strategy, policy = self._parts(choice)
         await strategy(root, run.again(policy))
+
+    def check(self, own: PolicyInfo) -> None:
+        """Raise `UsageError` if the card was not measured with this policy, or with the parts that it names as they are now."""
+        inside = [part for part in parts(self)[1:] if part is not self.plan]
+        policies = [own.fingerprint, *(cast("Policy", part).info.fingerprint for part in inside if hasattr(part, "sample"))]
+        scorers = [cast("Verifier", part).fingerprint for part in inside if hasattr(part, "score")]
+        verifiers = [one for one in scorers if one]
+        if not self.any_policy and (strange := self.plan.strangers(policies, verifiers)):
+            known = dict(self.plan.measured)
+            names, prints = (" and ".join(map(str, known.get(key, ()))) for key in ("policies", "fingerprints"))
+            what = (
+                f"the policy here is {own.name} ({strange[0]})"
+                if strange[0] == own.fingerprint
+                else f"a part of it is now {strange[0]}"
+            )
+            raise UsageError(
+                f"auto: the card {self.card!r} was measured on {names or 'policies'} ({prints}), and {what}: what it promises does not hold; "
+                f"tune a card on this (`ponder tune`), or use it all the same: auto(card={self.card!r}, any_policy=True)"
+            )
 
     def within(self, tokens: int) -> Auto:
         """The same card under another budget, with the very parts of this one: what is open stays open."""
