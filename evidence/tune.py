@@ -134,7 +134,7 @@ def hindsight(folder: Path, train: Study) -> tuple[list[str], np.ndarray, np.nda
     space = read_space(None, [parse_strategy(spec) for spec in train.expanded], train.slice)
 
     async def pools():  # noqa: ANN202  as `Shop.slices`
-        async with opened(folder, space.guides, [], Purse(limit=0), 0) as shop:
+        async with opened(folder, space.guides, [], Purse(limit=0), {}) as shop:
             return await shop.slices(0, guides_of(shop, len(space.guides)))
 
     taken = asyncio.run(pools()).shuffled(ORDERS, seed=1)

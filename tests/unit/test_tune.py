@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,7 @@ from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.space import Space, levels, read
 from ponder.cli.tune import split_of, tokens_of, tune
-from ponder.errors import SpecError, StudyError, UsageError
+from ponder.errors import DataError, SpecError, StudyError, UsageError
 from ponder.run import solve
 from ponder.scaling import card
 from ponder.scaling.orders import Guide, Pools
@@ -119,10 +123,29 @@ def test_families_are_filled_with_every_guide_and_drawn_in_turn():
     assert [spec.split("(")[0] for spec in found] == ["beam", "mcts", "beam", "mcts", "beam"]
     assert found == space.searches()
     assert found != Space(guides=space.guides, draws=5, search=(family, other), seed=1).searches()
-    with pytest.raises(StudyError, match=r"^space: 'beam\(width=\{w\}\)' cannot be filled"):
-        Space(draws=1, search=({"spec": "beam(width={w})", "w": 3},)).searches()
+    for family in ({"w": 3}, {"v": [3]}):
+        with pytest.raises(
+            StudyError, match=r"^space: 'beam\(width=\{w\}\)' cannot be filled: there is no list 'w'; give one for each"
+        ):
+            Space(draws=1, search=({"spec": "beam(width={w})", **family},)).searches()
+    with pytest.raises(StudyError, match=r"has 40,000 members, at most 10,000 are drawn from; give shorter lists$"):
+        Space(draws=1, search=({"spec": "beam(width={w}, branch={b})", "w": [3] * 200, "b": [2] * 200},)).searches()
     with pytest.raises(SpecError, match=r"there is no strategy 'bean'"):
         Space(draws=1, search=({"spec": "bean(width={w})", "w": [3]},)).searches()
+
+
+def test_every_policy_of_the_study_may_play_the_part_that_is_asked_for(tmp_path):
+    policies = ["maze(p=0.4, depth=2)", "maze(p=0.9, depth=2)"]
+    file = tmp_path / "space.toml"
+    file.write_text(
+        "guides = ['judge(policy={policy})', 'confidence']\ndraws = 9\n"
+        "[[search]]\nspec = 'beam(width=1, branch=2, final={final}, verifier=judge(policy={policy}))'\nfinal = ['\"max\"', '\"vote\"']\n"
+    )
+    space = read(file, [], 4, policies)
+    assert space.guides == (*(f"judge(policy={one})" for one in policies), "confidence()")
+    found = space.searches(policies)
+    assert len(found) == 4
+    assert sum(one.endswith(f"policy={policies[1]}))") for one in found) == 2
 
 
 def test_guides_left_out_are_those_of_the_study_without_graders(tmp_path):
@@ -212,7 +235,7 @@ def test_what_cannot_be_bought_is_said_and_nothing_is_written(study):
     space = study / "space2.toml"
     space.write_text(f"guides = [{NOISY.replace('price=2', 'price=3')!r}]\n")
     said = refused(study, "study", space=space)
-    assert said.startswith("tune: not all scores of the guides are banked (0 of 0 new tokens are spent")
+    assert said.startswith("tune: not all samples of the slices and scores of the guides are banked (0 of 0 new tokens are spent")
     assert said.endswith("allow more with --spend tokens=N")
 
 
@@ -231,15 +254,77 @@ def test_it_refuses_a_test_split_a_study_without_a_slice_and_a_budget_that_buys_
 
 
 @pytest.mark.slow
+def test_it_refuses_before_anything_is_spent_what_it_could_not_write_or_judge(study):
+    with pytest.raises(
+        DataError, match=r"gone/card\.toml: cannot be written \(No such file or directory\); name a file in a folder"
+    ):
+        tune([study / "study"], budget=["tokens=30"], out=study / "gone" / "card.toml")
+    with pytest.raises(DataError, match=r"study: cannot be written \(Is a directory\)"):
+        tune([study / "study"], budget=["tokens=30"], out=study / "study")
+    with pytest.raises(
+        StudyError, match=r"^tune: a study is given twice; its questions would be chosen on and judged on at once"
+    ):
+        tune([study / "study", study / "study" / ".." / "study"], budget=["tokens=30"], out=study / "none.toml")
+    words = ["--task", "maze(n=3, depth=2)", "--policy", "maze(0.6, 2)", "--strategy", "sample", "--slice", "4"]
+    assert cli("run", *words, "--out", "few", cwd=study).returncode == 0
+    assert refused(study, "few").startswith(
+        "tune: 3 different questions are too few to choose on some and judge on others; it takes 4"
+    )
+
+
+@pytest.mark.slow
+def test_one_question_of_two_studies_is_one_question(study):
+    """Else it would be chosen on in one fold and judged on in the other."""
+    words = ["--task", "maze(n=20, depth=2)", "--policy", "maze(0.6, 2)", "--strategy", "sample", "--slice", "8"]
+    assert cli("run", *words, "--out", "more", cwd=study).returncode == 0
+    done = cli("tune", "study", "more", "--budget", "tokens=30", "--out", "both.toml", cwd=study)
+    assert done.returncode == 0, done.stderr
+    assert dict(card.read(str(study / "both.toml")).measured)["problems"] == 20
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_says_how_to_go_on_and_pays_for_nothing_twice(study, monkeypatch):
+    from ponder.cli import pools
+
+    tried = pools.Shop.tried
+
+    async def stopped(self, strategy, places):
+        await tried(self, strategy, places)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+        return await tried(self, strategy, places)
+
+    how = {"budget": ["tokens=30"], "space": study / "space.toml", "spend": "tokens=100000"}
+    assert cli("run", "study/study.resolved.toml", "--out", "cut", cwd=study).returncode == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(pools.Shop, "tried", stopped)
+        words = [f"--{key}={value[0] if isinstance(value, list) else value}" for key, value in how.items()]
+        with pytest.MonkeyPatch.context() as quiet, contextlib.redirect_stderr(io.StringIO()) as said:
+            quiet.chdir(study)
+            assert run_app(["tune", "cut", *words, "--out=cut.toml"]) == 143
+    assert (
+        "stopped by SIGTERM; go on with: ponder tune cut --budget=tokens=30 --out=cut.toml --spend=tokens=100000"
+        in said.getvalue()
+    )
+    assert not (study / "cut.toml").exists()
+    tune([study / "cut"], out=study / "cut.toml", **how)
+    tune([study / "cut"], out=study / "again.toml", **how)
+    first, second = (card.read(str(study / name)) for name in ("cut.toml", "again.toml"))
+    assert first.choices == second.choices
+    assert dict(second.measured)["new_tokens"] == 0
+
+
+@pytest.mark.slow
 def test_a_shop_reads_the_slice_as_it_was_drawn(study):
     async def looked():
-        async with opened(study / "study", ["confidence('marco')"] * 0, ["self_consistency(n=3)"], Purse(limit=0), 100) as shop:
+        numbers = dict.fromkeys(map(str, range(100)), 0) | {"one of another study": 100}
+        async with opened(study / "study", [], ["self_consistency(n=3)"], Purse(limit=0), numbers) as shop:
             pools = await shop.slices(0, guides_of(shop, 0))
             tried = await shop.tried(shop.runner.strategies[0], shop.places())
             return pools, tried, [place.number for place in shop.places()]
 
     pools, tried, numbers = asyncio.run(looked())
-    assert numbers == pools.problem_R.tolist() == list(range(100, 116))
+    assert numbers == pools.problem_R.tolist() == list(range(101, 117))
     assert pools.correct_R_N.shape == (16, 8)
     assert 0.2 < pools.correct_R_N.mean() < 0.55
     assert np.all(pools.tokens_R_N[pools.answers_R_N >= 0] == 2)
@@ -249,7 +334,7 @@ def test_a_shop_reads_the_slice_as_it_was_drawn(study):
 @pytest.mark.slow
 def test_a_guide_that_reads_what_was_not_banked_is_refused(study):
     async def looked():
-        async with opened(study / "study", ["confidence('marco')"], [], Purse(limit=0), 0):
+        async with opened(study / "study", ["confidence('marco')"], [], Purse(limit=0), {}):
             pass
 
     with pytest.raises(StudyError, match=r"its samples were banked with 0 alternatives for each token, and a guide reads 5"):
@@ -269,6 +354,21 @@ def test_a_second_policy_plays_the_part_that_it_is_better_at(tmp_path, monkeypat
     assert dict(made.measured)["policies"] == ["maze(0.3, 2)", "maze(0.95, 2)"]
     words = ["--task", "maze(n=60, depth=2)", "--policy", "maze(0.3, 2)", "--strategy", "auto('card.toml')"]
     assert run_app(["run", *words, "--out", "used", "--json"]) == 0
+
+
+@pytest.mark.slow
+def test_the_better_policy_proposes_for_a_search_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--task", "maze(n=16, depth=6)", "--policy", "maze(0.1, 6)", "--policy", "maze(0.6, 6)", "--strategy", "sample"]
+    assert run_app(["run", *words, "--slice", "4", "--allow-oracle", "--out", "study"]) == 0
+    prefixes = tuple("a\n" * depth for depth in range(1, 7))
+    guide = f"noisy(right={prefixes!r})"
+    Path("space.toml").write_text(
+        f"guides = [{guide!r}]\ndraws = 1\n[[search]]\nspec = 'beam(width=1, branch=4, verifier={{guide}})'\n"
+    )
+    tune([Path("study")], budget=["tokens=200"], out=Path("card.toml"), space=Path("space.toml"), spend="tokens=100000")
+    made = card.read("card.toml")
+    assert {(choice.strategy[:5], choice.policy) for choice in made.choices} == {("beam(", "maze(0.6, 6)")}
 
 
 @pytest.mark.slow

@@ -33,14 +33,14 @@ IN_FLIGHT = 64  # questions at a time
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One question under one seed. number: of the question, over all studies."""
+    """One question under one seed. number: of the question, over all studies: the same text is the same question, wherever it stands."""
 
     number: int
     problem: Problem
     cell: Cell
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sliced:
     """Draws the slice and has it scored by every guide; keeps what it saw."""
 
@@ -49,6 +49,9 @@ class Sliced:
     chains: list[Chain] = field(default_factory=list)
     answers: list[str | None] = field(default_factory=list)
     scores: list[list[Score]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"the slice of {self.n} samples under {', '.join(map(render, self.guides)) or 'no guide'}"
 
     async def __call__(self, root: Chain, run: Run) -> None:
         """Spend through `run`."""
@@ -65,9 +68,11 @@ class Shop:
     """A study's bank, open: its questions under every seed, its policies and guides, the searches to be tried. Made by `opened`."""
 
     def __init__(
-        self, study: Study, runner: Runner, cells: Sequence[Cell], store: StudyStore, ledger: Ledger, first: int
+        self, study: Study, runner: Runner, cells: Sequence[Cell], store: StudyStore, ledger: Ledger, numbers: dict[str, int]
     ) -> None:
-        self.study, self.runner, self.cells, self.store, self.ledger, self.first = study, runner, cells, store, ledger, first
+        self.study, self.runner, self.cells, self.store, self.ledger = study, runner, cells, store, ledger
+        texts = (Chain(problem.question.messages).digest for task in runner.tasks for problem in task.problems)
+        self.numbers = [numbers.setdefault(text, len(numbers)) for text in texts]
         self.verdicts: dict[tuple[str, str, str], dict[str, Verdict]] = {}
 
     def places(self, policy: int = 0) -> list[Place]:
@@ -75,8 +80,8 @@ class Shop:
         mine = [cell for cell in self.cells if cell.policy is self.runner.policies[policy]]
         numbered = [(task, problem) for task in self.runner.tasks for problem in task.problems]
         return [
-            Place(self.first + number, problem, cell)
-            for number, (task, problem) in enumerate(numbered)
+            Place(number, problem, cell)
+            for number, (task, problem) in zip(self.numbers, numbered, strict=True)
             for cell in mine
             if cell.task is task
         ]
@@ -142,8 +147,12 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened(folder: Path, guides: Sequence[str], searches: Sequence[str], purse: Purse, first: int) -> AsyncIterator[Shop]:
+async def opened(
+    folder: Path, guides: Sequence[str], searches: Sequence[str], purse: Purse, numbers: dict[str, int]
+) -> AsyncIterator[Shop]:
     """The bank of a study, held for writing; `shop.runner.strategies` are carriers of the guides, then the searches.
+
+    numbers: of the questions met so far, by text; those of this study are put into it.
 
     Raises `StudyError` for a study without a slice, with several samplings, or whose samples were banked without what a guide reads.
     """
@@ -172,7 +181,7 @@ async def opened(folder: Path, guides: Sequence[str], searches: Sequence[str], p
             replace(cell, sampling=replace(cell.sampling, logprobs=max(study.sampling[0].logprobs, banked))) for cell in cells
         ]
         try:
-            yield Shop(study, runner, cells, StudyStore(journal), Ledger(TableBank(table), purse), first)
+            yield Shop(study, runner, cells, StudyStore(journal), Ledger(TableBank(table), purse), numbers)
         finally:
             await table.keep_attempts(attempts)
 

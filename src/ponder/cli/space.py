@@ -15,14 +15,17 @@
     width = [2, 4, 8]
     branch = [2, 4]
 
-`{guide}` stands for every guide. Families are drawn from in turn, without repetition.
+`{guide}` stands for every guide, `{policy}` in a guide or a search for every policy of the study. So which model plays which part is chosen, too:
+every policy proposes for every search, and `judge(policy={policy})` lets every policy judge. Families are drawn from in turn, without repetition.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -36,6 +39,8 @@ from ponder.scaling import orders
 from ponder.scaling.orders import Played, Pools
 from ponder.spec import parse, render
 
+BRACES = re.compile(r"\{(\w+)\}")
+MOST = 10_000  # members of a family: each is parsed before any is tried
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEVELS = (0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99)  # quantiles of a guide's scores
 SEARCHES = (
@@ -69,22 +74,29 @@ class Space(BaseModel):
     seed: int = 0
     search: tuple[dict[str, Any], ...] = SEARCHES
 
-    def searches(self) -> list[str]:
-        """The specs of the searches to try: families in turn, each in an order of its own. Raises `StudyError` for one that does not fill."""
-        lines = [self._family(family, Random(f"{self.seed}/{number}")) for number, family in enumerate(self.search)]
+    def searches(self, policies: Sequence[str] = ()) -> list[str]:
+        """The specs of the searches to try: families in turn, each in an order of its own. Raises `StudyError` for one that does not fill.
+
+        policies: what `{policy}` stands for.
+        """
+        known = {"guide": list(self.guides), "policy": list(policies)}
+        lines = [self._family({**known, **family}, Random(f"{self.seed}/{number}")) for number, family in enumerate(self.search)]
         found: list[str] = []
         while len(found) < self.draws and any(lines):
             found += [line.pop() for line in lines if line]
         return list(dict.fromkeys(found))[: self.draws]
 
-    def _family(self, family: dict[str, Any], random: Random) -> list[str]:
-        body = {"guide": list(self.guides), **family}
+    def _family(self, body: dict[str, Any], random: Random) -> list[str]:
         spec = str(body.pop("spec", ""))
-        names = [name for name in body if f"{{{name}}}" in spec]
-        try:
-            made = [spec.format(**dict(zip(names, values, strict=True))) for values in product(*(body[name] for name in names))]
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise StudyError(f"space: {spec!r} cannot be filled ({error!r}); give a list for each name in braces") from None
+        names = list(dict.fromkeys(BRACES.findall(spec)))
+        if wrong := [name for name in names if not isinstance(body.get(name), list)]:
+            raise StudyError(f"space: {spec!r} cannot be filled: there is no list {wrong[0]!r}; give one for each name in braces")
+        if (many := prod(len(body[name]) for name in names)) > MOST:
+            raise StudyError(f"space: {spec!r} has {many:,} members, at most {MOST:,} are drawn from; give shorter lists")
+        made = []
+        for values in product(*(body[name] for name in names)):
+            chosen = dict(zip(names, map(str, values), strict=True))
+            made.append(BRACES.sub(lambda found, chosen=chosen: chosen[found[1]], spec))  # type: ignore[misc]  # a default to bind it
         for one in made:
             parse(one, "strategies")
         random.shuffle(made)
@@ -111,8 +123,11 @@ def levels(pools: Pools, guide: str) -> list[float]:
     return sorted({round(float(at), 4) for at in np.quantile(known, LEVELS)}) if known.size else []
 
 
-def read(path: Path | None, strategies: Sequence[object], slice_: int) -> Space:
-    """The space in a file, or the default one; without guides, those of the strategies. Raises `StudyError` with the key."""
+def read(path: Path | None, strategies: Sequence[object], slice_: int, policies: Sequence[str] = ()) -> Space:
+    """The space in a file, or the default one; without guides, those of the strategies. Raises `StudyError` with the key.
+
+    policies: specs, for `{policy}` in a guide.
+    """
     body: dict[str, Any] = {}
     if path is not None:
         try:
@@ -138,6 +153,7 @@ def read(path: Path | None, strategies: Sequence[object], slice_: int) -> Space:
             render(one.verifier) for strategy in strategies for one in parts(strategy) if hasattr(one, "verifier")
         )
         space = space.model_copy(update={"guides": tuple(spec for spec in found if "oracle" not in spec and "noisy" not in spec)})
-    canonical = tuple(render(cast("Verifier", parse(guide, "verifiers"))) for guide in space.guides)
+    filled = [guide.replace("{policy}", one) for guide in space.guides for one in (policies if "{policy}" in guide else ("",))]
+    canonical = tuple(dict.fromkeys(render(cast("Verifier", parse(guide, "verifiers"))) for guide in filled))
     fitting = tuple(pilot for pilot in space.pilots if pilot <= slice_) or (slice_,)
     return space.model_copy(update={"guides": canonical, "pilots": fitting})

@@ -8,21 +8,25 @@ bank in rounds: all of them on few problems, the better ones on more, the best o
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
 import json
+import os
 import re
+import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
 from ponder.cli.main import JSONFlag, interruptible
-from ponder.errors import StudyError, UsageError
+from ponder.errors import DataError, StudyError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,12 +34,13 @@ if TYPE_CHECKING:
     from ponder.cli.ledger import Purse
     from ponder.cli.pools import Shop
     from ponder.cli.space import Space
-    from ponder.core import Strategy
+    from ponder.core import Policy, Verifier
     from ponder.scaling.allocate import Candidate, Spread, Table
     from ponder.scaling.card import Card
     from ponder.scaling.orders import Pools
 
 ORDERS = 6  # in which every pool is taken
+LEAST = 4  # problems: two folds to choose and to judge on, and two more inside each
 ROUNDS = ((0.06, 3), (0.2, 1), (1.0, 1))  # of the problems, and how many searches go on from there
 
 
@@ -64,17 +69,24 @@ def tune(
         on_test: Choose on the test split, which makes what the card promises no result.
     """
     from ponder.cli.ledger import Purse
+    from ponder.scaling.card import write
 
     if spread not in ("mean", "each"):
         raise UsageError(f"tune: spread = {spread!r} must be mean or each")
+    if len({folder.resolve() for folder in study}) < len(study):
+        raise StudyError("tune: a study is given twice; its questions would be chosen on and judged on at once: name it once")
     for folder in study:
         refuse_test(folder, allowed=on_test)
     budgets = sorted({tokens_of(text) for text in budget})
     purse = Purse(limit=tokens_of(spend, least=0))
-    card = interruptible(tuned(study, budgets, space, purse, spread), resume="")  # type: ignore[arg-type]  # checked above
-    from ponder.scaling.card import write
-
-    write(card, out)
+    refuse_place(out)
+    words = ["ponder", "tune", *map(str, study), *(f"--budget={text}" for text in budget), f"--out={out}", f"--spend={spend}"]
+    words += [f"--spread={spread}", *([f"--space={space}"] if space else []), *(["--on-test"] if on_test else [])]
+    card = interruptible(tuned(study, budgets, space, purse, spread), resume=shlex.join(words))  # type: ignore[arg-type]  # checked above
+    try:
+        write(card, out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); what was paid for is kept: give another --out") from None
     report(card, purse, as_json=json)
     print(f"ponder: card in {out}; use it as auto(card={str(out)!r})", file=sys.stderr)
 
@@ -85,6 +97,17 @@ def tokens_of(text: str, *, least: int = 1) -> int:
     if not found or int(found[1]) < least:
         raise StudyError(f"budget {text!r}: a card is for whole tokens, at least {least}; write tokens=1000")
     return int(found[1])
+
+
+def refuse_place(out: Path) -> None:
+    """Raise `DataError` now, before anything is spent, where a card could not be written in the end."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
 
 
 def refuse_test(folder: Path, *, allowed: bool) -> None:
@@ -123,27 +146,34 @@ class Gathered:
     rate_R: np.ndarray
     policies: list[str]
     fingerprints: list[str]
+    verifiers: list[str]
 
 
 async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | None, purse: Purse, spread: Spread) -> Card:
     """A card from these studies."""
     from ponder.cli import space as spaces
     from ponder.cli.pools import opened
-    from ponder.cli.runner import parse_strategy
+    from ponder.cli.runner import parse_policy, parse_strategy
     from ponder.cli.study import read
+    from ponder.spec import render
 
     studies = [read(folder / "study.resolved.toml") for folder in folders]
     strategies = [parse_strategy(spec) for one in studies for spec in one.expanded]
     least = min(one.slice for one in studies)
-    space = spaces.read(path, strategies, max(1, least))
-    searches = space.searches() if purse.limit != 0 else []
+    owners = [render(parse_policy(spec)) for spec in studies[0].policies]
+    space = spaces.read(path, strategies, max(1, least), owners)
+    searches = space.searches(owners) if purse.limit != 0 else []
     async with AsyncExitStack() as stack:
         shops: list[Shop] = []
+        numbers: dict[str, int] = {}
         for folder in folders:
-            first = shops[-1].first + 10**6 if shops else 0
-            shops.append(await stack.enter_async_context(opened(folder, space.guides, searches, purse, first)))
+            shops.append(await stack.enter_async_context(opened(folder, space.guides, searches, purse, numbers)))
         if len({(tuple(shop.study.policies), shop.study.sampling, shop.study.slice, shop.study.seeds) for shop in shops}) > 1:
             raise StudyError("tune: all studies must have the same policies, sampling, slice and seeds")
+        if len(numbers) < LEAST:
+            raise StudyError(
+                f"tune: {len(numbers)} different questions are too few to choose on some and judge on others; it takes {LEAST}, and some dozens to tell"
+            )
         gathered = await gather(shops, space, purse)
     card = chosen(gathered, space, budgets, spread)
     measured: dict[str, object] = {
@@ -151,6 +181,7 @@ async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | No
         "tasks": [spec for one in studies for spec in one.tasks],
         "policies": gathered.policies,
         "fingerprints": gathered.fingerprints,
+        "verifiers": gathered.verifiers,
         "sampling": studies[0].sampling[0].key,
         "problems": len(set(gathered.pools.problem_R.tolist())),
         "seeds": list(studies[0].seeds),
@@ -169,6 +200,7 @@ async def gather(shops: Sequence[Shop], space: Space, purse: Purse) -> Gathered:
 
     from ponder.cli.ledger import OverSpent
     from ponder.cli.pools import guides_of
+    from ponder.core import parts
     from ponder.scaling import allocate
 
     policies = list(shops[0].study.policies)
@@ -177,7 +209,10 @@ async def gather(shops: Sequence[Shop], space: Space, purse: Purse) -> Gathered:
             joined([await shop.slices(at, guides_of(shop, len(space.guides))) for shop in shops]) for at in range(len(policies))
         ]
     except OverSpent as error:
-        raise StudyError(f"tune: not all scores of the guides are banked ({error}); allow more with --spend tokens=N") from None
+        raise StudyError(
+            f"tune: not all samples of the slices and scores of the guides are banked ({error}); finish the study with `ponder run`, or allow "
+            "more with --spend tokens=N"
+        ) from None
     rate_R = np.repeat(pools[0].correct_R_N.mean(axis=1), ORDERS)
     pools = [one.shuffled(ORDERS, seed=space.seed) for one in pools]
     candidates = []
@@ -185,9 +220,13 @@ async def gather(shops: Sequence[Shop], space: Space, purse: Purse) -> Gathered:
         name = policies[at] if at else ""
         candidates += [allocate.whole(one, played, name, shares=not at) for played in space.whole(one)]
     tried, explored = await raced(shops, len(space.guides), candidates, purse)
-    infos = [policy.info for policy in shops[0].runner.policies]
-    names, prints = [info.name for info in infos], [info.fingerprint for info in infos]
-    return Gathered(pools[0], candidates + tried, len(candidates) + explored, rate_R, names, prints)
+    runner = shops[0].runner
+    infos = [policy.info for policy in runner.policies]
+    inside = [part for strategy in runner.strategies for part in parts(strategy)]
+    infos += [cast("Policy", part).info for part in inside if hasattr(part, "sample")]
+    names, prints = list(dict.fromkeys(info.name for info in infos)), list(dict.fromkeys(info.fingerprint for info in infos))
+    scorers = dict.fromkeys(cast("Verifier", part).fingerprint for part in inside if hasattr(part, "score"))
+    return Gathered(pools[0], candidates + tried, len(candidates) + explored, rate_R, names, prints, list(filter(None, scorers)))
 
 
 def joined(pools: Sequence[Pools]) -> Pools:
@@ -211,7 +250,7 @@ def joined(pools: Sequence[Pools]) -> Pools:
 
 
 async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], purse: Purse) -> tuple[list[Candidate], int]:
-    """Searches that were tried on all problems, and how many were tried at all.
+    """Searches that were tried on all problems, and how many were tried at all; every policy of the study proposes for each of them.
 
     A round tries those that are left on a share of the problems, the same ones for all, and keeps those that lie highest above what the
     strategies of whole samples reach there at as many tokens. What the purse does not allow is left out: a search with holes goes no further.
@@ -220,32 +259,34 @@ async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], 
 
     from ponder.scaling.allocate import Candidate
 
-    left = list(range(guides, len(shops[0].runner.strategies)))
-    places = [shop.places() for shop in shops]
-    numbers = np.array([place.number for line in places for place in line])
+    strategies, owners = shops[0].runner.strategies, shops[0].study.policies
+    left = [(owner, at) for at in range(guides, len(strategies)) for owner in range(len(owners))]
+    places = [[shop.places(owner) for shop in shops] for owner in range(len(owners))]
+    numbers = np.array([place.number for line in places[0] for place in line])
     names = np.random.default_rng(0).permutation(np.unique(numbers))
-    done: dict[int, list[tuple[bool, int] | None]] = {}
-    explored: set[int] = set()
+    done: dict[tuple[int, int], list[tuple[bool, int] | None]] = {}
+    explored: set[tuple[int, int]] = set()
     for share, keep in ROUNDS if left else ():
         some = set(names[: max(1, round(share * len(names)))].tolist())
         inside = np.isin(numbers, list(some))
-        above: dict[int, float] = {}
-        for at in left:
+        above: dict[tuple[int, int], float] = {}
+        for owner, at in left:
             found: list[tuple[bool, int] | None] = []
-            for shop, line in zip(shops, places, strict=True):
+            for shop, line in zip(shops, places[owner], strict=True):
                 found += await shop.tried(shop.runner.strategies[at], [place for place in line if place.number in some])
             if None in found:
                 continue
-            explored.add(at)
-            done[at] = found
+            explored.add((owner, at))
+            done[owner, at] = found
             right, tokens = (np.array([one[k] for one in found if one is not None], float) for k in (0, 1))
-            above[at] = float(right.mean()) - reached(whole, np.repeat(inside, ORDERS), float(tokens.mean()))
-        left = sorted(above, key=lambda at: -above[at])[:keep] if share < 1 else list(above)
-    strategies: list[Strategy] = shops[0].runner.strategies
+            above[owner, at] = float(right.mean()) - reached(whole, np.repeat(inside, ORDERS), float(tokens.mean()))
+        left = sorted(above, key=lambda pair: -above[pair])[:keep] if share < 1 else list(above)
     made = []
-    for at in left:
-        right, tokens = (np.repeat(np.array([one[k] for one in done[at] if one is not None], np.float32), ORDERS) for k in (0, 1))
-        made.append(Candidate(repr(strategies[at]), "", right, tokens, np.zeros(len(right), np.int64)))
+    for owner, at in left:
+        found = done[owner, at]
+        right, tokens = (np.repeat(np.array([one[k] for one in found if one is not None], np.float32), ORDERS) for k in (0, 1))
+        name = owners[owner] if owner else ""
+        made.append(Candidate(repr(strategies[at]), name, right, tokens, np.zeros(len(right), np.int64)))
     return made, len(explored)
 
 
