@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ponder.errors import UnidentifiedError
-from ponder.scaling.exchange import fit_exchange, matched_budget, replaced
+from ponder.scaling.exchange import cost_of, fit_exchange, matched_budget, replaced
 from ponder.scaling.horizon import fit_steps
 from ponder.scaling.lengths import concordance
+from ponder.scaling.paired import Curve
 
 
 class TestMatchedBudget:
@@ -136,6 +137,25 @@ class TestExchange:
         fit = fit_exchange(training, testing, np.tile(law(training, testing), (50, 1)))
         with pytest.raises(ValueError, match="more than once"):
             replaced(fit, 1.0)
+
+
+class TestCostOf:
+    costs, accuracy = (1.0, 2.0, 4.0, 8.0), (0.2, 0.4, 0.3, 0.9)
+
+    def test_it_undoes_reading_a_curve_at_a_cost(self):
+        curve = Curve("rising", np.array([1.0, 2.0, 4.0]), np.array([[0.1, 0.5, 0.6], [0.3, 0.5, 1.0]]))
+        for cost in (1.0, 1.3, 2.0, 3.9, 4.0):
+            level = float(curve.at(cost).mean())
+            assert cost_of(level, curve.costs_K, curve.values_P_K.mean(axis=0)) == pytest.approx(cost)
+
+    @pytest.mark.parametrize(("level", "cost"), [(0.3, 1.5), (0.4, 2.0), (0.6, 6.0), (0.2, 1.0), (0.1, None), (0.95, None)])
+    def test_the_first_crossing_counts(self, level, cost):
+        assert cost_of(level, self.costs, self.accuracy) == (cost if cost is None else pytest.approx(cost))
+
+    @pytest.mark.parametrize(("costs", "accuracy"), [([], []), ([1, 2], [0.5]), ([2, 1], [0.1, 0.5])])
+    def test_what_is_no_curve_is_refused(self, costs, accuracy):
+        with pytest.raises(ValueError, match="costs ascending"):
+            cost_of(0.3, costs, accuracy)
 
 
 class TestConcordance:

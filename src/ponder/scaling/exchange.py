@@ -19,7 +19,7 @@ from ponder.errors import UnidentifiedError
 from ponder.scaling.bootstrap import Interval
 from ponder.scaling.fit import Fit, Floats, HeldOut, Parameter, Solve, fitted, missed
 
-__all__ = ["fit_exchange", "matched_budget", "replaced"]
+__all__ = ["cost_of", "fit_exchange", "matched_budget", "replaced"]
 
 NAME, FORMULA = "exchange", "log(p / (1 - p)) = g (log10 test + e log10 train) + c"
 EXCHANGE = (Parameter("e", -100.0, 100.0), Parameter("g", 1e-6, 1e3), Parameter("c", -1e6, 1e6))
@@ -117,6 +117,32 @@ def replaced(fit: Fit, times: float = 10.0) -> Interval:
         raise ValueError(f"times is {times}; it takes more than once the training")
     exponent = fit.parameters["e"]
     return Interval(*(float(times**one) for one in (exponent.value, exponent.low, exponent.high)))
+
+
+def cost_of(level: float, costs_K: ArrayLike, accuracy_K: ArrayLike) -> float | None:
+    """The cost at which a curve first reaches an accuracy; the inverse of `ponder.scaling.paired.Curve.at`, on a line between two sizes.
+
+    Args:
+        level: accuracy that is asked for.
+        costs_K: of the sizes, ascending.
+        accuracy_K: at each.
+
+    Returns:
+        The cost; None where the curve begins above the level, which a smaller size may reach too, or ends below it.
+
+    Raises:
+        ValueError: columns of different lengths, or costs that do not ascend.
+    """
+    costs, accuracy = np.asarray(costs_K, dtype=np.float64), np.asarray(accuracy_K, dtype=np.float64)
+    if costs.ndim != 1 or not len(costs) or costs.shape != accuracy.shape or (np.diff(costs) <= 0).any():
+        raise ValueError(f"costs are {costs.tolist()} for accuracies of shape {accuracy.shape}; one of each, costs ascending")
+    at = int((accuracy >= level).argmax())
+    if accuracy[at] < level or (at == 0 and accuracy[0] > level):
+        return None
+    if at == 0:
+        return float(costs[0])
+    share = (level - accuracy[at - 1]) / (accuracy[at] - accuracy[at - 1])
+    return float((1 - share) * costs[at - 1] + share * costs[at])
 
 
 def _curve(theta: Floats, training_C: Floats, testing_C: Floats) -> Floats:
