@@ -85,13 +85,14 @@ def said(chunks):
 
 def events(event, whole):
     """The same of a response: `kinds` are those of its events without repetitions, `numbers` is whether they are counted from 0."""
-    one = whole.setdefault("0", {"content": "", "reasoning": "", "kinds": [], "numbers": True, "count": 0})
+    one = whole.setdefault("0", {"content": "", "reasoning": "", "arguments": "", "kinds": [], "numbers": True, "count": 0})
     one["numbers"] &= event["sequence_number"] == one["count"]
     one["count"] += 1
     kind = event["type"].removeprefix("response.")
     one["kinds"] += [kind] if one["kinds"][-1:] != [kind] else []
-    for name, field in (("output_text.delta", "content"), ("reasoning_text.delta", "reasoning")):
-        one[field] += event["delta"] if kind == name else ""
+    deltas = {"output_text": "content", "reasoning_text": "reasoning", "function_call_arguments": "arguments"}
+    if (field := deltas.get(kind.removesuffix(".delta"))) and kind.endswith(".delta"):
+        one[field] += event["delta"]
 
 
 def at(value, place):

@@ -260,8 +260,17 @@ CASES = [
     response("store", "invalid_value", "store", store=True),
     response("store as a number", "invalid_value", "store", store=0),
     response("background", "invalid_value", "background", background=True),
-    response("a search of the web", "invalid_value", "tools", tools=[{"type": "web_search"}]),
-    response("a function on the wrong route", "invalid_value", "tools", tools=[{"type": "function", "name": "f"}]),
+    response("a search of the web", "invalid_value", "tools[0]", tools=[{"type": "web_search"}]),
+    response("a function as chat has it", "missing_required_parameter", "tools[0].name", tools=[{"type": "function", "function": {"name": "f"}}]),
+    response("a function without a kind", "missing_required_parameter", "tools[0].type", tools=[{"name": "f"}]),
+    response("129 functions", "invalid_value", "tools", tools=[{"type": "function", "name": "f"}] * 129),
+    response("a tool that is text", "invalid_type", "tools[0]", tools=["f"]),
+    response("a choice as chat has it", "missing_required_parameter", "tool_choice.name", tool_choice={"type": "function", "function": {"name": "f"}}),
+    response("a choice among tools", "invalid_value", "tool_choice", tool_choice={"type": "allowed_tools", "mode": "auto", "tools": []}),
+    item("a call without arguments", "missing_required_parameter", "input[0].arguments", {"type": "function_call", "call_id": "c", "name": "f"}),
+    item("a call without an id", "missing_required_parameter", "input[0].call_id", {"type": "function_call", "name": "f", "arguments": ""}),
+    item("what a call gave, and it is null", "invalid_type", "input[0].output", {"type": "function_call_output", "call_id": "c", "output": None}),
+    item("129 calls in one turn", "invalid_value", "input", *[{"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}] * 129),
     response("more to include", "invalid_value", "include", include=["reasoning.encrypted_content"]),
     response("input that may be cut", "invalid_value", "truncation", truncation="auto"),
     response("a format without its schema", "missing_required_parameter", "text.format.schema", text={"format": {"type": "json_schema", "name": "f"}}),
@@ -277,3 +286,65 @@ CASES = [
         {"role": "user", "content": [{"type": "input_image", "image_url": "http://169.254.169.254/latest"}]},
     ),
 ]  # fmt: skip
+
+
+def wire(name, code, lines, body=b"", status=400):
+    """One that no client sends: the lines of its head as they are, HOST in place of the host's name, and what follows them."""
+    return Wire(name, status, code, "\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+class Wire(NamedTuple):
+    """Bytes, and what must come back."""
+
+    name: str
+    status: int
+    code: str
+    data: bytes
+
+
+_GET = ["GET /v1/models HTTP/1.1", "Host: HOST"]
+_POST = ["POST /v1/chat/completions HTTP/1.1", "Host: HOST", "Content-Type: application/json"]
+_CHUNKED = [*_POST, "Transfer-Encoding: chunked"]
+_CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
+
+WIRES = [
+    wire("no HTTP at all", "invalid_http", ["\x00\xff\xfe\x00"]),
+    wire("the beginning of TLS", "invalid_http", ["\x16\x03\x01\x02\x00\x01\x00\x01"]),
+    wire("HTTP/0.9", "invalid_http", ["GET /v1/models"]),
+    wire("HTTP/2 without asking", "invalid_http", ["PRI * HTTP/2.0"], b"SM\r\n\r\n"),
+    wire("HTTP/9.9", "invalid_http", ["GET /v1/models HTTP/9.9", "Host: HOST"]),
+    wire("another protocol", "invalid_http", ["GET /v1/models HTCPCP/1.0", "Host: HOST"]),
+    wire("no Host", "invalid_http", ["GET /v1/models HTTP/1.1"]),
+    wire("no Host, as HTTP/1.0 allows", "host_refused", ["GET /v1/models HTTP/1.0"], status=403),
+    wire("two Hosts", "invalid_http", [*_GET, "Host: evil.example"]),
+    wire("an address in place of a path", "invalid_api_key", ["GET http://evil.example/v1/models HTTP/1.1", "Host: HOST"], status=401),
+    wire("a header without a colon", "invalid_http", [*_GET, "nonsense"]),
+    wire("a header with a space in its name", "invalid_http", [*_GET, "X Y: z"]),
+    wire("a header with a NUL", "invalid_http", [*_GET, "X: a\x00b"]),
+    wire("a header with half a line break", "invalid_http", [*_GET, "X: a\rHost: evil.example"]),
+    wire("a header of 70,000 letters", "head_too_large", [*_GET, "X: " + "a" * 70_000], status=431),
+    wire("20,000 headers", "head_too_large", [*_GET, *[f"X-{n}: a" for n in range(20_000)]], status=431),
+    wire("an address of 70,000 letters", "head_too_large", [f"GET /{'a' * 70_000} HTTP/1.1", "Host: HOST"], status=431),
+    wire("a length below 0", "invalid_http", [*_POST, "Content-Length: -1"], b"{}"),
+    wire("a length with a sign", "invalid_http", [*_POST, "Content-Length: +2"], b"{}"),
+    wire("a length in hexadecimal", "invalid_http", [*_POST, "Content-Length: 0x2"], b"{}"),
+    wire("a length of 30 digits", "invalid_http", [*_POST, f"Content-Length: {'9' * 30}"], b"{}"),
+    wire("two lengths", "invalid_http", [*_POST, "Content-Length: 2", "Content-Length: 3"], b"{}"),
+    wire("a list of lengths", "invalid_http", [*_POST, "Content-Length: 2, 3"], b"{}"),
+    wire("a length beside chunks", "invalid_http", [*_CHUNKED, "Content-Length: 3"], _CHUNKS),
+    wire("another coding of the transfer", "invalid_http", [*_POST, "Transfer-Encoding: gzip, chunked"], _CHUNKS),
+    wire("chunks announced twice", "invalid_http", [*_CHUNKED, "Transfer-Encoding: chunked"], _CHUNKS),
+    wire("chunks announced in disguise", "invalid_http", [*_POST, "Transfer-Encoding: \x0bchunked"], _CHUNKS),
+    wire("chunks announced with a space", "invalid_http", [*_POST, "Transfer-Encoding : chunked", "Content-Length: 2"], _CHUNKS),
+]  # fmt: skip
+
+BODIES = [
+    wire("a chunk whose size is no number", "invalid_http", _CHUNKED, b"zz\r\n{}\r\n0\r\n\r\n"),
+    wire("a chunk of size -1", "invalid_http", _CHUNKED, b"-1\r\n{}\r\n0\r\n\r\n"),
+    wire("a chunk longer than it says", "invalid_http", _CHUNKED, b"2\r\n{}xx0\r\n\r\n"),
+    wire("chunks of more than may be said", "body_too_large", _CHUNKED, (b"10000\r\n" + b" " * 65_536 + b"\r\n") * 200, 413),
+    wire("a body in pieces of a byte", "invalid_http", _CHUNKED, b"1\r\n \r\n" * 100_000),
+    wire("a length of 9 GB", "body_too_large", [*_POST, "Content-Length: 9000000000"], b"{}", 413),
+    wire("the same, asking first", "body_too_large", [*_POST, "Content-Length: 9000000000", "Expect: 100-continue"], status=413),
+]
+"""The same with a key, as bodies are read of those that have one."""

@@ -20,7 +20,7 @@ from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
 from ponder.server.refusal import Refusal
 from ponder.server.reply import Reply
-from ponder.server.responses import Respond, Status, TextShape, Thinking, renamed
+from ponder.server.responses import FunctionChoice, Respond, Status, TextShape, Thinking, renamed
 from ponder.server.stream import Chunks
 from ponder.types import JSON
 
@@ -33,6 +33,27 @@ class PartObject(TypedDict):
     refusal: NotRequired[str]
     annotations: NotRequired[list[None]]
     logprobs: NotRequired[list[None]]
+
+
+class CallObject(TypedDict):
+    """A call of a function."""
+
+    id: str
+    type: Literal["function_call"]
+    status: Status
+    call_id: str
+    name: str
+    arguments: str
+
+
+class FunctionObject(TypedDict):
+    """A function that was offered."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None
 
 
 class ItemObject(TypedDict):
@@ -82,15 +103,15 @@ class ResponseObject(TypedDict):
     max_output_tokens: int | None
     metadata: dict[str, str]
     model: str
-    output: list[ItemObject]
+    output: list[ItemObject | CallObject]
     parallel_tool_calls: bool
     previous_response_id: None
     reasoning: dict[str, str | None]
     store: bool
     temperature: float
     text: dict[str, Any]
-    tool_choice: str
-    tools: list[None]
+    tool_choice: str | dict[str, str]
+    tools: list[FunctionObject]
     top_p: float
     truncation: str
     usage: ResponseUsage | None
@@ -102,7 +123,7 @@ class Responding(Reply):
 
     def __init__(self, body: Respond, engine: Engine, metrics: Metrics, asked: Asked, ends: float, allowance: Allowance) -> None:
         super().__init__(engine, metrics, asked, ends, allowance, chat=True)
-        self.body, self.head = body, replace(self.head, id=f"resp_{uuid.uuid4().hex[:24]}")
+        self.body, self.head = body, replace(self.head, id=_new_id("resp"))
 
     async def whole(self) -> dict[str, JSON]:
         """The object. Raises `Refusal`, and what a run raises."""
@@ -119,22 +140,30 @@ class Responding(Reply):
 
 @dataclass(slots=True)
 class _Open:
-    """The item that is being written: its kind and what was said."""
+    """An item that is being written: its kind, its place in the output, what was said. A call: which one, its id and its function."""
 
     id: str
     kind: str
+    place: int
     said: list[str] = field(default_factory=list)
+    call: int = 0
+    call_id: str = ""
+    name: str = ""
 
 
 class Events(Chunks):
-    """The events of one response, from the same pieces that a chat's chunks are made of; what they told is in `response`."""
+    """The events of one response, from the same pieces that a chat's chunks are made of; what they told is in `response`.
+
+    One item is open at a time, but for calls: engines may write several in turns, so each is open until all that is said is said.
+    """
 
     end = b""
 
     def __init__(self, head: Head, body: Respond) -> None:
         super().__init__(head, chat=True, usage=True)
         self.response = _begun(head, body)
-        self._number, self._open = 0, cast("_Open | None", None)
+        self._number = 0
+        self._open: list[_Open] = []
 
     def piece(self, index: int, said: Mapping[str, JSON], probabilities: JSON = None, finish: str | None = None) -> bytes:
         """The events of one delta; `finish` ends the last item."""
@@ -144,10 +173,13 @@ class Events(Chunks):
             told += [self._event("response.in_progress", response=self.response)]
         for name in ("reasoning_content", "content", "refusal"):
             if text := said.get(name):
-                told += [*self._begin(name), self._delta(cast("str", text))]
+                told += [*self._begin(name), self._delta(self._open[-1], cast("str", text))]
+        calls = said.get("tool_calls")
+        for at, call in enumerate(calls if isinstance(calls, list) else []):
+            told += self._call(at, call) if isinstance(call, dict) else []
         if finish is not None:
             status: Status = "incomplete" if finish in ("length", "content_filter") else "completed"
-            if status == "completed" and (self._open is None or self._open.kind == "reasoning_content"):
+            if status == "completed" and (not self._open or self._open[-1].kind == "reasoning_content"):
                 told += self._begin(
                     "content"
                 )  # an answer of no words is an answer; one that was cut while it was thought over is none
@@ -181,37 +213,60 @@ class Events(Chunks):
 
     def _begin(self, name: str) -> list[bytes]:
         """Open an item for such text, unless it is the one that is open."""
-        if self._open and self._open.kind == name:
+        if self._open and self._open[-1].kind == name:
             return []
         told = self._done("completed")
-        prefix = "rs" if name == "reasoning_content" else "msg"
-        self._open = _Open(f"{prefix}_{uuid.uuid4().hex[:24]}", name)
-        item = {**_item(self._open, "in_progress"), "content": []}
-        told.append(self._event("response.output_item.added", output_index=len(self.response["output"]), item=item))
-        told.append(self._of_part("response.content_part.added", part=_part_object(name, "")))
+        one = _Open(_new_id("rs" if name == "reasoning_content" else "msg"), name, len(self.response["output"]))
+        self._open.append(one)
+        item = {**_item(one, "in_progress"), "content": []}
+        told.append(self._event("response.output_item.added", output_index=one.place, item=item))
+        told.append(self._of(one, "response.content_part.added", content_index=0, part=_part_object(name, "")))
         return told
 
-    def _delta(self, text: str) -> bytes:
-        assert self._open is not None
-        self._open.said.append(text)
-        more: dict[str, object] = {"logprobs": []} if self._open.kind == "content" else {}
-        return self._of_part(f"response.{_TYPES[self._open.kind]}.delta", delta=text, **more)
+    def _call(self, at: int, piece: Mapping[str, JSON]) -> list[bytes]:
+        """A piece of a call, or a whole one; `index` says of which, else its place `at`."""
+        which, function = piece.get("index", at), piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        name, arguments = str(function.get("name") or ""), str(function.get("arguments") or "")
+        told: list[bytes] = []
+        one = next((one for one in self._open if one.kind == "call" and one.call == which), None)
+        if one is None:
+            told += [] if self._open and self._open[-1].kind == "call" else self._done("completed")
+            place = len(self.response["output"]) + len(self._open)
+            one = _Open(_new_id("fc"), "call", place, call=cast("int", which), name=name)
+            one.call_id = str(piece.get("id") or _new_id("call"))
+            self._open.append(one)
+            told.append(self._event("response.output_item.added", output_index=place, item=_item(one, "in_progress")))
+        else:
+            one.name += name
+        return told + ([self._delta(one, arguments)] if arguments else [])
+
+    def _delta(self, one: _Open, text: str) -> bytes:
+        one.said.append(text)
+        if one.kind == "call":
+            return self._of(one, "response.function_call_arguments.delta", delta=text)
+        more: dict[str, object] = {"logprobs": []} if one.kind == "content" else {}
+        return self._of(one, f"response.{_TYPES[one.kind]}.delta", content_index=0, delta=text, **more)
 
     def _done(self, status: Status) -> list[bytes]:
-        """Close the item that is open, if there is one."""
-        if self._open is None:
-            return []
-        item, part = _item(self._open, status), _part_object(self._open.kind, "".join(self._open.said))
-        kind, text = _TYPES[self._open.kind], {key: value for key, value in part.items() if key not in ("type", "annotations")}
-        told = [self._of_part(f"response.{kind}.done", **text), self._of_part("response.content_part.done", part=part)]
-        told.append(self._event("response.output_item.done", output_index=len(self.response["output"]), item=item))
-        self.response["output"].append(item)
-        self._open = None
+        """Close what is open."""
+        told = []
+        for one in self._open:
+            item, said = _item(one, status), "".join(one.said)
+            if one.kind == "call":
+                told.append(self._of(one, "response.function_call_arguments.done", name=one.name, arguments=said))
+            else:
+                part, kind = _part_object(one.kind, said), _TYPES[one.kind]
+                text = {key: value for key, value in part.items() if key not in ("type", "annotations")}
+                told.append(self._of(one, f"response.{kind}.done", content_index=0, **text))
+                told.append(self._of(one, "response.content_part.done", content_index=0, part=part))
+            told.append(self._event("response.output_item.done", output_index=one.place, item=item))
+            self.response["output"].append(item)
+        self._open.clear()
         return told
 
-    def _of_part(self, kind: str, **more: object) -> bytes:
-        assert self._open is not None
-        return self._event(kind, item_id=self._open.id, output_index=len(self.response["output"]), content_index=0, **more)
+    def _of(self, one: _Open, kind: str, **more: object) -> bytes:
+        return self._event(kind, item_id=one.id, output_index=one.place, **more)
 
     def _event(self, kind: str, **more: object) -> bytes:
         body = json.dumps({"type": kind, "sequence_number": self._number, **more})
@@ -226,8 +281,22 @@ _TYPES: Mapping[str, Literal["output_text", "reasoning_text", "refusal"]] = {
 }
 
 
-def _item(one: _Open, status: Status) -> ItemObject:
-    content = [_part_object(one.kind, "".join(one.said))]
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"
+
+
+def _item(one: _Open, status: Status) -> ItemObject | CallObject:
+    said = "".join(one.said)
+    if one.kind == "call":
+        return {
+            "id": one.id,
+            "type": "function_call",
+            "status": status,
+            "call_id": one.call_id,
+            "name": one.name,
+            "arguments": said,
+        }
+    content = [_part_object(one.kind, said)]
     if one.kind == "reasoning_content":
         return {"id": one.id, "type": "reasoning", "status": status, "summary": [], "content": content}
     return {"id": one.id, "type": "message", "status": status, "role": "assistant", "content": content}
@@ -243,7 +312,7 @@ def _part_object(name: str, text: str) -> PartObject:
 
 def _begun(head: Head, body: Respond) -> ResponseObject:
     """A response before anything was said."""
-    thinking, text = body.reasoning or Thinking(), body.text or TextShape()
+    thinking, text, choice = body.reasoning or Thinking(), body.text or TextShape(), body.tool_choice
     shape = text.format.model_dump(by_alias=True, exclude_none=True) if text.format else {"type": "text"}
     return {
         "id": head.id,
@@ -263,8 +332,8 @@ def _begun(head: Head, body: Respond) -> ResponseObject:
         "store": False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": shape},
-        "tool_choice": body.tool_choice or "auto",
-        "tools": [],
+        "tool_choice": choice.model_dump() if isinstance(choice, FunctionChoice) else choice or "auto",
+        "tools": [cast("FunctionObject", tool.model_dump()) for tool in body.tools or ()],
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": "disabled",
         "usage": None,
