@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -77,6 +79,18 @@ class Served:
             return Got(response.status, found, response.read().decode())
         finally:
             connection.close()
+
+    def send(self, data: bytes, headers=None) -> Got:
+        """Bytes as they are, with HOST replaced and headers put after it; what comes until the other side closes."""
+        host, _, rest = data.replace(b"HOST", urlsplit(self.url).netloc.encode()).partition(b"\r\n")
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            with suppress(ConnectionError):  # refused before all of it was sent
+                connection.sendall(host + b"\r\n" + more.encode() + rest)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            found = {key.lower(): value for key, value in response.getheaders()}
+            return Got(response.status, found, response.read().decode())
 
     def chat(self, text: str = "ECHO: hello", model: str = "fake", **more) -> Got:
         headers = more.pop("headers", None)

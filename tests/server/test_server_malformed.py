@@ -7,7 +7,7 @@ from pathlib import Path
 
 import conformance
 import pytest
-from malformed import CASES
+from malformed import BODIES, CASES, WIRES
 from served import Served
 
 from ponder.testing.endpoint import FakeEndpoint
@@ -44,6 +44,16 @@ def test_a_malformed_request_is_refused_with_the_error_object(served, endpoint, 
     assert len(got.error["message"]) < 2000
     assert got.headers["x-request-id"]
     assert endpoint.stats().received == 0  # nothing was spent
+
+
+@pytest.mark.parametrize("case", WIRES + BODIES, ids=lambda case: case.name)
+def test_what_is_no_proper_http_is_refused_with_the_error_object_and_an_end(served, case):
+    got = served.send(case.data, KEY if case in BODIES else {})
+    assert (got.status, got.error["code"]) == (case.status, case.code), got.text
+    assert set(got.error) == {"message", "type", "param", "code"}
+    assert got.headers["x-request-id"]
+    assert served.call("GET", "/v1/models", headers=KEY).status == 200
+    assert served.lines == []
 
 
 def test_there_are_enough_of_them_and_no_name_twice():

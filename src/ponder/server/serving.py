@@ -14,6 +14,7 @@ import uvicorn
 from ponder.errors import SetupError
 from ponder.server.app import Server
 from ponder.server.config import Config
+from ponder.server.connection import Connection
 from ponder.server.engine import Engine
 from ponder.server.guard import Door
 from ponder.server.record import Recorder, redactor
@@ -60,7 +61,8 @@ class Listener(uvicorn.Server):
     def __init__(self, server: Server) -> None:
         settings = uvicorn.Config(
             server.app(),
-            http="h11",
+            http=Connection,
+            ws="none",
             loop="asyncio",
             lifespan="off",
             log_level="error",
@@ -69,7 +71,6 @@ class Listener(uvicorn.Server):
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=max(1, round(server.config.drain)),
-            h11_max_incomplete_event_size=64 * 1024,
             backlog=4096,
         )
         super().__init__(settings)
