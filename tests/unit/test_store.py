@@ -6,7 +6,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import sqlite3
 from array import array
 from dataclasses import replace
 from itertools import count
@@ -15,10 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_cases import POOL, ROOT, full_store, kept, read, row
 
 from fakes import Scripted, solved
 from ponder.bank import Row, TableBank
-from ponder.core import Attempt, Outcome, Pool, Spent
+from ponder.core import Attempt, Outcome, Spent
 from ponder.errors import CorruptError, LockedError, StoreError
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
 from ponder.store.export import canonical
@@ -26,30 +26,10 @@ from ponder.store.export import write as write_lines
 from ponder.store.journal import VERSION
 from ponder.store.table import checksum, pack, unpack
 from ponder.strategies.sample import Sample
-from ponder.types import Blob, Chain, Problem, Question, Score, Step, Tokens, Usage, Verdict, user
+from ponder.types import Blob, Score, Step, Tokens, Usage
 
-POOL = Pool("policy", Chain((user("Why?"),)).digest, "temperature=1.0", "0")
-ROOT = Chain((user("Why?"),))
 counts = st.integers(0, 2**40)
 reals = st.floats(allow_nan=False)
-
-
-def row(index=0, text="because", cap=100, pool=POOL, **more):
-    return Row(pool, index, cap, "stop", Step(text, Usage(3, 1, 5, 0, 1, 0.25), **more))
-
-
-def kept(path, *rows):
-    with Journal(path) as journal:
-        asyncio.run(SqliteTable(journal).keep(rows, [ROOT]))
-
-
-def read(path, sql, *values):
-    """What stands in a file, read past all of our code."""
-    connection = sqlite3.connect(path)
-    found = connection.execute(sql, values).fetchall()
-    connection.commit()
-    connection.close()
-    return found
 
 
 @pytest.fixture
@@ -246,32 +226,6 @@ def test_the_chain_that_a_sample_goes_on_from_is_kept_with_it(path):
         asyncio.run(table.keep([row(pool=pool)], [longer]))
     found = dict(read(path, "SELECT digest, body FROM prefixes"))
     assert {digest: json.loads(body)["text"] for digest, body in found.items()} == {ROOT.digest: "", longer.digest: "So far"}
-
-
-def full_store(path):
-    """One row of each kind that has a checksum."""
-    problem = Problem(Question("q1", (user("Why?"),), {"level": 3}), "because")
-    outcome = solved(Sample(), Scripted([("because", "stop", 2)]), question=problem.question)
-    record = RunRecord(
-        "r1", "{}", "q1", "sample()", "none", outcome.chain.digest, "because", True, outcome.spent, False, 0, False
-    )
-    with Journal(path) as journal:
-        store, table = StudyStore(journal), SqliteTable(journal)
-
-        async def work():
-            await table.keep([row(), row(1)], [ROOT])
-            await table.keep_scores("v", {"c1": Score(0.5, 2.0)})
-            await store.keep_problems("task", [problem])
-            await store.keep_verdicts("task", "q1", "g-1", {"c1": Verdict(True, "because", "")})
-            await store.keep_run(record, outcome)
-
-        asyncio.run(work())
-        assert store.problems("task") == [problem]
-        assert store.runs() == [record]
-        assert store.verdicts("task", "q1", "g-1") == {"c1": Verdict(True, "because", "")}
-        assert store.verdicts("task", "q1", "g-2") == {}, "another version of the grader has not judged yet"
-        assert [event.kind for event in store.events("r1")] == ["extend", "propose"]
-    return record, outcome
 
 
 def read_everything(journal):
