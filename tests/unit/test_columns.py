@@ -121,11 +121,31 @@ def test_prompts_stand_on_their_own_axis(tmp_path):
         ([{"problem": "a", "correct": True, "score": float("inf")}], {}, "must hold a finite number"),
         ([{"problem": "a", "correct": True}, {"problem": None, "correct": True}], {}, "row 2 has no problem"),
         ([{"problem": "a", "correct": True, "answer": None}], {"answer": "string"}, "column answer holds nothing; leave it out"),
+        ([{"problem": ["a"], "correct": True}], {}, "column problem is of type list.*; it must be text or whole numbers"),
+        ([{"problem": {"a": 1}, "correct": True}], {}, "column problem is of type struct.*; it must be text or whole numbers"),
+        ([{"problem": float("nan"), "correct": True}], {}, "column problem is of type double; it must be text or whole numbers"),
+        ([{"problem": b"a", "correct": True}], {}, "column problem is of type binary; it must be text or whole numbers"),
+        (
+            [{"problem": "a", "correct": True, "answer": [1]}],
+            {},
+            "column answer is of type list.*; it must be text or whole numbers",
+        ),
     ],
 )
 def test_what_is_no_file_of_samples_is_refused_by_name(tmp_path, rows, types, message):
     with pytest.raises(DataError, match=message):
         columns.lines_of(written(tmp_path / "a.parquet", rows, **types))
+
+
+def test_a_column_that_stands_twice_or_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table([["a"], ["b"], [True]], names=["problem", "problem", "correct"]), path)
+    with pytest.raises(DataError, match="has 2 columns 'problem'; write it with one"):
+        columns.lines_of(path)
+    broken = pyarrow.array([b"\xff", b"\xfe"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"problem": broken, "correct": [True, False]}), path)
+    with pytest.raises(DataError, match=r"column problem is not UTF-8 \(invalid start byte\); write it again"):
+        columns.lines_of(path)
 
 
 def test_what_is_no_parquet_is_said(tmp_path):

@@ -113,6 +113,18 @@ def test_studies_meet_over_the_problems_that_all_have_whatever_their_order():
 def test_curves_that_look_alike_keep_names_of_their_own():
     told = found(line("a", [10], [3]), line("a", [10], [4]))
     assert [entry.name for entry in told.groups[0].entries] == ["a", "a #2"]
+    many = found(*[line(name, [10], [at]) for at, name in enumerate(["a", "a", "a #2", "a", "a", "b", "b"])])
+    names = [entry.name for entry in many.groups[0].entries]
+    assert names == ["a", "a #2", "a #2 #2", "a #3", "a #4", "b", "b #2"]
+    pairs = [text for text in findings(many, many.groups[0]) if not text.startswith("Pareto")]
+    assert len(pairs) == comb(7, 2), "curves of one name would be told as one"
+
+
+def test_so_many_curves_that_pairs_are_too_many_are_drawn_and_not_compared(monkeypatch):
+    monkeypatch.setattr("ponder.cli.compare.MOST", 2)
+    told = found(*[line(name, [10], [at]) for at, name in enumerate("abc")])
+    assert (told.tests, len(told.groups[0].front)) == (0, 1)
+    assert told.notes == ("lab: 3 curves are more than the 2 that are compared pair by pair; name fewer studies or strategies",)
 
 
 def test_other_problems_are_another_group():

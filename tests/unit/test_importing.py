@@ -94,7 +94,27 @@ def test_equal_texts_share_a_verdict_and_must_agree_on_it(tmp_path):
             '{"problem": 1, "samples": [{"answer": "1", "correct": true, "score": NaN}]}',
             ":1: sample 0: score = nan must be a finite number, or be left out",
         ),
-        ('{"problem": 1, "samples": [{"answer": "1", "correct": true, "tokens": -1}]}', ":1: sample 0: tokens = -1 must be a count"),
+        ('{"problem": 1, "samples": [{"answer": "1", "correct": true, "tokens": -1}]}', ":1: sample 0: tokens = -1 must be a count of at most 9,007,199,254,740,992"),
+        (
+            '{"problem": 1, "samples": [{"answer": "1", "correct": true, "tokens": true}]}',
+            ":1: sample 0: tokens = True must be a count of at most 9,007,199,254,740,992",
+        ),
+        (
+            f'{{"problem": 1, "samples": [{{"answer": "1", "correct": true, "tokens": {2**63}}}]}}',
+            ":1: sample 0: tokens = 9223372036854775808 must be a count of at most 9,007,199,254,740,992",
+        ),
+        (
+            '{"problem": 1, "samples": [{"answer": "1", "correct": true, "score": true}]}',
+            ":1: sample 0: score = True must be a finite number, or be left out",
+        ),
+        (
+            f'{{"problem": 1, "samples": [{{"answer": "1", "correct": true, "score": {"9" * 400}}}]}}',
+            f":1: sample 0: score = {'9' * 80} must be a finite number, or be left out",
+        ),
+        (
+            '{"problem": 1, "samples": ["a"]}',
+            """:1: samples = "['a']" must be a list of samples, each an object with correct""",
+        ),
         ('{"problem": 1, "samples": [{"answer": "1"}]}', ":1: is not an imported problem (KeyError('correct')); `ponder import --help` shows the form"),
         ('{"problem": 1}', ":1: is not an imported problem (KeyError('samples')); `ponder import --help` shows the form"),
         ("[1]", ":1: is not an imported problem (TypeError('list indices must be integers or slices, not str')); `ponder import --help` shows the form"),
@@ -117,6 +137,21 @@ def test_a_mistake_is_named_with_its_line_before_anything_is_written(tmp_path, l
         importing.bring(file, tmp_path / "study", None)
     assert str(caught.value) == f"{file}{message}"
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("place", ["problem", "answer", "text", "question", "gold"])
+def test_half_a_surrogate_pair_is_no_text_and_leaves_nothing_behind(tmp_path, place):
+    sample = {"answer": "1", "correct": True, "text": "one"}
+    body = {"problem": "a", "question": "b", "gold": "1", "samples": [sample]}
+    (sample if place in sample else body)[place] = "\ud800"
+    file = tmp_path / "bank.jsonl"
+    file.write_text(json.dumps(body))
+    with pytest.raises(DataError, match=r":1: is not an imported problem .*surrogates not allowed"):
+        importing.bring(file, tmp_path / "study", None)
+    assert not (tmp_path / "study").exists()
+    file.write_text(f'{{"problem": 1, "x": {"[" * 100_000}')
+    with pytest.raises(DataError, match=r":1: is not an imported problem \(RecursionError"):
+        importing.bring(file, tmp_path / "study", None)
 
 
 def test_a_study_is_not_imported_over(tmp_path):

@@ -105,6 +105,20 @@ def test_a_comparison_has_both_values_their_difference_and_its_interval():
     assert last.difference.low < last.difference.value < last.difference.high
 
 
+def test_comparing_in_pieces_changes_no_number(monkeypatch):
+    rng = np.random.default_rng(0)
+    curves = [Curve(name, np.array([10.0, 20.0, 50.0]), rng.random((30, 3))) for name in "abcd"]
+    whole = compare(curves)
+    monkeypatch.setattr("ponder.scaling.paired.TOGETHER", 4)
+    assert len(whole) > 12
+    pieces = compare(curves)
+    assert [(one.a, one.b, one.cost, one.p, one.holm) for one in pieces] == [
+        (one.a, one.b, one.cost, one.p, one.holm) for one in whole
+    ]
+    ends = [[(one.difference.low, one.difference.high) for one in found] for found in (pieces, whole)]
+    assert np.allclose(ends[0], ends[1], rtol=0, atol=1e-12)
+
+
 def test_what_cannot_be_compared_is_said():
     a, b = Curve("a", np.array([1.0]), np.zeros((3, 1))), Curve("b", np.array([1.0]), np.zeros((4, 1)))
     with pytest.raises(ValueError, match=r"curves have \[3, 4\] problems"):

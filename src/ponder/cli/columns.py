@@ -7,7 +7,7 @@ longer than anyone waits for a curve. A curve needs four numbers of a sample, an
 |---|---|---|
 | problem | text or whole number | whose sample it is; its rows may stand anywhere, their order is that of the samples |
 | correct | bool | |
-| answer | text, or null | equal answers vote together; null: cut or without an answer, which is wrong and never votes |
+| answer | text or whole number, or null | equal answers vote together; null: cut or without an answer, which is wrong and never votes |
 | score | number | of a verifier, larger is better; a vote weighs its sigmoid, as with `ponder import` |
 | tokens, prompt | whole number | written, and read as prompt; without `tokens` each sample costs 1 |
 
@@ -103,6 +103,8 @@ def _read(path: Path) -> Table:
         raise MissingExtraError("pyarrow", "data") from None
     try:
         schema = parquet.read_schema(path)
+        if twice := [name for name in KNOWN if schema.names.count(name) > 1]:
+            raise DataError(f"{path}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
         texts = [name for name in ("problem", "answer") if name in schema.names and _is_text(schema.field(name).type)]
         table = parquet.read_table(path, columns=[name for name in KNOWN if name in schema.names], read_dictionary=texts)
     except (OSError, pyarrow.ArrowException) as error:
@@ -118,12 +120,12 @@ def _read(path: Path) -> Table:
 def _is_text(kind: Any) -> bool:  # noqa: ANN401  a type of pyarrow, which has no stubs
     from pyarrow import types
 
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    return bool(types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view")
 
 
 def _problems(table: Table, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the problems, and the rows, problem by problem, in the order of the file within each."""
-    codes_R, values = _codes(table.column("problem"))
+    codes_R, values = _codes(table, "problem", path)
     if (codes_R < 0).any():
         raise DataError(f"{path}: row {int(np.argmin(codes_R)) + 1} has no problem")
     names = tuple(map(str, values))
@@ -140,19 +142,27 @@ def _answers(table: Table, path: Path) -> np.ndarray:
     column = table.column("answer")
     if column.null_count == len(column):
         raise DataError(f"{path}: column answer holds nothing; leave it out")
-    return _codes(column)[0]
+    return _codes(table, "answer", path)[0]
 
 
-def _codes(column: ChunkedArray) -> tuple[np.ndarray, list[object]]:
-    """A number for each distinct value, in order of appearance, -1 for null; and the values."""
+def _codes(table: Table, name: str, path: Path) -> tuple[np.ndarray, list[object]]:
+    """A number for each distinct value, in order of appearance, -1 for null; and the values. Raises `DataError` for another type than the table above has."""
     import pyarrow
     from pyarrow import types
 
+    column: ChunkedArray = table.column(name)
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (_is_text(kind) or types.is_integer(kind) or column.null_count == len(column)):
+        raise DataError(f"{path}: column {name} is of type {column.type}; it must be text or whole numbers")
     encoded = column if types.is_dictionary(column.type) else column.dictionary_encode()
     whole = encoded.unify_dictionaries().combine_chunks()
     if isinstance(whole, pyarrow.ChunkedArray):
         whole = whole.chunk(0)
-    return whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), whole.dictionary.to_pylist()
+    try:
+        values = whole.dictionary.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: column {name} is not UTF-8 ({error.reason}); write it again") from None
+    return whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), values
 
 
 def _numbers(table: Table, name: str, path: Path, kind: str) -> np.ndarray:

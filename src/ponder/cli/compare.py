@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from ponder.types import JSON
 
 COLUMNAR = ".parquet"
 LONGEST = 160  # characters of a name: a sentence has two of them
+MOST = 100  # curves that are compared pair by pair: some 5,000 pairs, each at several costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,12 @@ def _group(found: Sequence[tuple[Source, Line]], several: bool, unit: Unit, note
     for i in front([cost for cost, _ in points], [value for _, value in points]):
         best.setdefault(points[i], i)  # one sample of any strategy is the same sample: it stands there once
     questions = {one: source.questions[one] for source, _ in priced for one in ids if one in source.questions}
-    return Group(task, ids, tuple(entries), tuple(compare_curves(curves)), tuple(places[i] for i in best.values()), questions)
+    if len(curves) > MOST:
+        notes.append(
+            f"{task}: {len(curves)} curves are more than the {MOST} that are compared pair by pair; name fewer studies or strategies"
+        )
+    found_pairs = compare_curves(curves) if len(curves) <= MOST else []
+    return Group(task, ids, tuple(entries), tuple(found_pairs), tuple(places[i] for i in best.values()), questions)
 
 
 def _point(line: Line, k: int) -> tuple[float, float]:
@@ -194,13 +201,18 @@ def _names(found: Sequence[tuple[Source | None, Line]]) -> list[str]:
     width = max(map(len, rows))
     rows = [row + [""] * (width - len(row)) for row in rows]
     differ = [at for at in range(width) if len({row[at] for row in rows}) > 1]
-    names: list[str] = []
+    names: dict[str, None] = {}
+    alike: Counter[str] = Counter()
     for row, (_, line) in zip(rows, found, strict=True):
         rest = ", ".join(row[at] for at in differ if row[at])
         name = f"{line.strategy} [{rest}]" if rest else line.strategy
         name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-        names.append(name if name not in names else f"{name} #{names.count(name) + 1}")
-    return names
+        plain = name
+        while name in names:
+            alike[plain] += 1
+            name = f"{plain} #{alike[plain] + 1}"
+        names[name] = None
+    return list(names)
 
 
 def _provenance(path: Path) -> Mapping[str, JSON]:

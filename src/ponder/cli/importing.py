@@ -24,6 +24,10 @@ from ponder.types import JSON, Chain, Finish, Problem, Question, Score, Step, Us
 MAX_TOKENS = 1_000_000
 """Cap recorded for imported samples, whose own cap is not known."""
 MOST_ROWS = 2_000_000
+MOST_TOKENS = 2**53
+"""Of one sample: whole numbers up to here are exact wherever they are summed."""
+LARGEST = 1.7e308
+"""Of a score; JSON has whole numbers that no float holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,12 @@ def _problems(file: Path) -> Iterator[tuple[Problem, list[Sample]]]:
     asked: dict[str, str] = {}
     for place, body in _rows_of_parquet(file) if file.suffix == ".parquet" else _lines(file):
         try:
-            name, given = str(body["problem"]), cast("list[dict[str, JSON]]", body["samples"])
-            samples = [_sample(one, at, place) for at, one in enumerate(given)]
+            name, given = str(body["problem"]), body["samples"]
+            if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+                raise DataError(f"{place}: samples = {str(given)[:80]!r} must be a list of samples, each an object with correct")
+            samples = [_sample(cast("dict[str, JSON]", one), at, place) for at, one in enumerate(given)]
+            said: list[object] = [{**body, "samples": []}, *((one.text, one.answer) for one in samples)]
+            json.dumps(said, ensure_ascii=False, default=str).encode()  # half a surrogate pair is no text, and cannot be kept
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, DataError):
                 raise
@@ -172,7 +180,7 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, JSON]]]:
             place = f"{file}:{number}"
             try:
                 body = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{place}: is not an imported problem ({error!r}); `ponder import --help` shows the form"
                 ) from None
@@ -221,11 +229,16 @@ def _sample(one: dict[str, JSON], at: int, place: str) -> Sample:
     answer, correct, score, tokens = one.get("answer"), one["correct"], one.get("score"), one.get("tokens", 1)
     if not isinstance(correct, bool):
         raise DataError(f"{place}: sample {at}: correct = {correct!r} must be true or false")
-    if score is not None and (not isinstance(score, int | float) or not math.isfinite(score)):
-        raise DataError(f"{place}: sample {at}: score = {score!r} must be a finite number, or be left out")
-    if not isinstance(tokens, int) or tokens < 0:
-        raise DataError(f"{place}: sample {at}: tokens = {tokens!r} must be a count")
+    if score is not None and not _finite(score):
+        raise DataError(f"{place}: sample {at}: score = {str(score)[:80]} must be a finite number, or be left out")
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= MOST_TOKENS:
+        raise DataError(f"{place}: sample {at}: tokens = {str(tokens)[:80]} must be a count of at most {MOST_TOKENS:,}")
     # Samples without text would be one chain: the number keeps them, and their scores, apart.
     text = str(one.get("text") or f"(sample {at} of an imported bank, without its text)\nanswer: {answer}")
     finish: Finish = "stop" if answer is not None and one.get("finish", "stop") == "stop" else "length"
-    return Sample(None if answer is None else str(answer), correct, text, None if score is None else float(score), tokens, finish)
+    number = None if score is None else float(cast("float", score))
+    return Sample(None if answer is None else str(answer), correct, text, number, tokens, finish)
+
+
+def _finite(score: JSON) -> bool:
+    return isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < math.inf and abs(score) <= LARGEST

@@ -27,6 +27,7 @@ ENUMERATED = 12
 DRAWS = 10_000
 """Random sign patterns beyond that; the smallest p-value is then 1 / (DRAWS + 1)."""
 MEMORY = 1 << 22  # signs held at once (32 MB)
+TOGETHER = 2000  # comparisons that are resampled at once (32 MB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,12 @@ def compare(curves: Sequence[Curve], *, seed: int = 0) -> list[Comparison]:
         return []
     values = [(a.at(cost), b.at(cost)) for a, b, cost in asked]
     differences_P_T = np.stack([a_P - b_P for a_P, b_P in values], axis=1)
-    ps = sign_flip(differences_P_T, seed=seed)
-    intervals = mean_intervals(differences_P_T, seed=seed, resamples=2000)
+    ps: list[float] = []
+    intervals: list[Interval] = []
+    for start in range(0, len(asked), TOGETHER):  # by the same draws: what is compared together changes nothing
+        some_P_T = differences_P_T[:, start : start + TOGETHER]
+        ps += sign_flip(some_P_T, seed=seed)
+        intervals += mean_intervals(some_P_T, seed=seed, resamples=2000)
     return [
         Comparison(a.name, b.name, cost, float(a_P.mean()), float(b_P.mean()), interval, p, corrected)
         for (a, b, cost), (a_P, b_P), interval, p, corrected in zip(asked, values, intervals, ps, holm(ps), strict=True)
