@@ -76,6 +76,73 @@ def test_agreement_counts_programs_that_pass_the_same_tests():
     assert [score.value for score in scores] == [0.75 * 2 / 4, 0.5 / 4, 0.75 * 2 / 4, 0.25 / 4]
 
 
+def outputs(bodies, *tests):
+    verifier = UnitTests(rule="outputs", sandbox=FakeSandbox())
+    return scored([chain(code(body)) for body in bodies], Coder(("\n".join(tests) or TESTS,)), verifier)
+
+
+def test_by_outputs_programs_vote_for_what_they_give_whatever_tests_expect():
+    """Groups of 3, 1 and 1 of 5 programs; every test expects what the last one gives."""
+    same = ["return x + x", "return 2 * x", "return x * 2.0 if x == 2 else x + x"]
+    scores = outputs([*same, "return x", "return 7"], "assert twice(2) == 7", "assert twice([1]) == 7", "assert twice(x=3) == 7")
+    assert [score.value for score in scores] == [3 / 5] * 3 + [1 / 5] * 2
+    assert [score.raw for score in scores] == [3, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("body", "other", "equal"),
+    [
+        ("return (x, x)", "return [x, x]", False),
+        ("return {x, 1, 2}", "return {2, 1, x}", True),
+        ("return {1: x, 2: 0}", "return {2: 0, 1: x}", True),
+        ("return str(x)", "return x", False),
+        ("return float('nan')", "return float('nan') + 1", True),
+        ("return 1 // 0 if x == 5 else x", "return 2 % 0 if x == 5 else x", True),
+        ("return 1 // 0 if x == 5 else x", "return {}[1] if x == 5 else x", False),
+        ("return hang() if x == 'a' else x", "return hang() if x == 'a' else x + 0", True),
+        ("return iter([x])", "return iter([x])  # again", False),
+    ],
+)
+def test_outputs_are_equal_as_values_of_the_same_kind_are(body, other, equal):
+    assert [score.raw for score in outputs([body, other])] == [1 + equal] * 2
+
+
+def test_a_program_that_gives_no_value_has_no_vote_and_no_score():
+    """Two that fail alike are no majority over one that answers, but they count among those scored together."""
+    scores = outputs(["return y", "return y + 1", "return x"])
+    assert [score.value for score in scores] == [None, None, 1 / 3]
+    assert scores[0].error == "unit_tests: the program gives no value for any of 4 calls"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert twice(...) == 1",
+        "assert twice(1 == 2",
+        "assert twice(**{'x': 1}) == 1",
+        "assert twice(y) == twice(open('f'))",
+        "assert thrice(1) == 3",
+        "assert True",
+        f"assert twice({'[' * 300}{']' * 300}) == 1",
+        f"assert twice({'-' * 5000}1) == 1",
+    ],
+)
+def test_only_calls_with_literals_are_made(test):
+    assert outputs(["return x"], test)[0].error == "unit_tests: the program gives no value for any of 0 calls"
+
+
+@pytest.mark.parametrize(
+    "text", [f"{'[' * 190}{']' * 190}", r"'\ud800'", "1e999", "10 ** 9", "1" * 4000, "{1: {2}, (3,): b''}", "2j"]
+)
+def test_no_literal_that_a_model_writes_stops_the_others(text):
+    assert outputs(["return 1"], f"assert twice({text}) == 1", "assert twice(2) == 4")[0].value == 1.0
+
+
+def test_equal_calls_are_made_once_and_inner_ones_too():
+    scores = outputs(["return y"], "assert twice(2) == 4", "assert twice( 2 ) == twice(twice(3))")
+    assert scores[0].error == "unit_tests: the program gives no value for any of 2 calls"
+
+
 def test_a_chain_without_a_program_or_a_truncated_one_has_no_score():
     scores = scored([chain("I do not know."), chain(""), chain(RIGHT, "length"), chain(RIGHT)])
     assert [score.value for score in scores] == [None, None, None, 0.75]

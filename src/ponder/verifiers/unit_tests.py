@@ -5,12 +5,14 @@ Neither is trusted: each test runs in a sandboxed process of its own and calls t
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import builtins
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,13 +20,14 @@ from typing import ClassVar, Literal, TypeAlias
 
 from ponder.errors import DataError, UsageError
 from ponder.run import Run
-from ponder.sandbox.core import Limits, Sandbox
+from ponder.sandbox.core import Call, Handle, Limits, Reply, Sandbox, Value
 from ponder.sandbox.relay import Found, Suite, examine
 from ponder.spec import named
 from ponder.types import Chain, Message, Score
 
-RULES = ("share", "agreement")
+RULES = ("share", "agreement", "outputs")
 Results: TypeAlias = dict[tuple[str, str], Found]
+_Prompt: TypeAlias = tuple[Message, ...]
 
 
 @named("unit_tests")
@@ -35,12 +38,15 @@ class UnitTests:
     share        value: passed tests / tests that called any of the programs scored together for the same question
     agreement    value: that share times the share of the programs, among those scored together, that pass exactly the same tests:
                  section 2.2's |programs| x |tests| of a consensus set, scaled to [0, 1]
+    outputs      value: the share of the programs, among those scored together, that give the same for every call in the tests, whatever the
+                 tests expect: a majority of outputs (MBR-exec, Shi et al. 2022, arXiv:2204.11454, section 3). An exception is an
+                 output; programs that give no value for any call have no score
 
     n: how many times tests are asked for. tests: how many are asked for each time, and n * tests the most that are used: distinct
-    lines `assert ...` of finished replies, in order. seconds: for one test of one program. prompt: path of another prompt, a JSON
+    lines `assert ...` of finished replies, in order. seconds: for one test of one program, by `outputs` for all calls of one. prompt: path of another prompt, a JSON
     file with messages that take the place of the last one and hold {question} and {tests}.
 
-    Raw is the number of passed tests. No score: a chain without a program, or without a test that calls it. Tests are asked for once
+    Raw is the number of passed tests, by `outputs` the number of programs that agree. No score: a chain without a program, or without a test that calls it. Tests are asked for once
     in each call of `score` for each different prompt, in a stream of their own. Deviation from the paper: it samples 100 replies of up to
     five tests.
     """
@@ -72,6 +78,8 @@ class UnitTests:
         programs = [_program(chain, answer) for chain, answer in zip(chains, run.answers(chains), strict=True)]
         asked = [chain.prompt for chain, program in zip(chains, programs, strict=True) if program]
         written = await self._written(list(dict.fromkeys(asked)), run)
+        if self.rule == "outputs":
+            return await self._alike([chain.prompt for chain in chains], programs, written)
         pairs = [
             (program, test) for chain, program in zip(chains, programs, strict=True) if program for test in written[chain.prompt]
         ]
@@ -93,13 +101,48 @@ class UnitTests:
         scores = []
         for chain, one in zip(chains, passed, strict=True):
             if one is None:
-                scores.append(Score(None, error="unit_tests: the chain gives no program"))
+                scores.append(_NO_PROGRAM)
             elif not one[1]:
                 scores.append(Score(None, error=f"unit_tests: none of {len(written[chain.prompt])} tests calls the program"))
             else:
                 share = len(one[0]) / one[1]
                 crowd = alike[chain.prompt, one[0]] / together[chain.prompt] if self.rule == "agreement" else 1.0
                 scores.append(Score(share * crowd, float(len(one[0]))))
+        return scores
+
+    async def _alike(
+        self, prompts: Sequence[_Prompt], programs: Sequence[str | None], written: Mapping[_Prompt, list[str]]
+    ) -> list[Score]:
+        """Scores by rule `outputs`."""
+        given = {(prompt, program) for prompt, program in zip(prompts, programs, strict=True) if program}
+        calls = {
+            prompt: list(_calls(tests, {name for of, program in given if of == prompt for name in _names(program)}))
+            for prompt, tests in written.items()
+        }
+        sandbox, limits = self.sandbox or _best_room(), Limits(seconds=self.seconds)
+
+        def one(prompt: _Prompt, program: str) -> tuple[Hashable, ...] | None:
+            replies = sandbox.run(program, calls[prompt], limits).replies
+            if all(reply.error for reply in replies):
+                return None
+            return (*map(_output, replies), *["stopped"] * (len(calls[prompt]) - len(replies)))
+
+        runs = sorted(given, key=str)
+        found = dict(zip(runs, await asyncio.gather(*(asyncio.to_thread(one, *run) for run in runs)), strict=True))
+        told = [found.get((prompt, program or "")) for prompt, program in zip(prompts, programs, strict=True)]
+        alike, together = (
+            Counter(zip(prompts, told, strict=True)),
+            Counter(p for p, program in zip(prompts, programs, strict=True) if program),
+        )
+        scores = []
+        for prompt, program, outputs in zip(prompts, programs, told, strict=True):
+            if program is None:
+                scores.append(_NO_PROGRAM)
+            elif outputs is None:
+                scores.append(Score(None, error=f"unit_tests: the program gives no value for any of {len(calls[prompt])} calls"))
+            else:
+                agree = alike[prompt, outputs]
+                scores.append(Score(agree / together[prompt], float(agree)))
         return scores
 
     async def _written(self, prompts: Sequence[tuple[Message, ...]], run: Run) -> dict[tuple[Message, ...], list[str]]:
@@ -121,9 +164,7 @@ class UnitTests:
         sandbox, limits = self.sandbox or _best_room(), Limits(seconds=self.seconds)
 
         def one(program: str, test: str) -> Found:
-            # What the test means by `abs` or `sorted` is Python's, whatever the program calls its own.
-            names = [name for name in _DEFINITION.findall(program) if not hasattr(builtins, name)]
-            return examine(sandbox, program, Suite(test, {name: name for name in names}), limits)
+            return examine(sandbox, program, Suite(test, {name: name for name in _names(program)}), limits)
 
         found = await asyncio.gather(*(asyncio.to_thread(one, *pair) for pair in different))
         return dict(zip(different, found, strict=True))
@@ -132,6 +173,59 @@ class UnitTests:
 def _passed(program: str, tests: Sequence[str], results: Results) -> tuple[frozenset[str], int]:
     """The tests that a program passes, and of how many: those that call any program of the question, or who defines less would pass more."""
     return frozenset(test for test in tests if results[program, test].passed), len(tests)
+
+
+_NO_PROGRAM = Score(None, error="unit_tests: the chain gives no program")
+
+
+def _calls(tests: Sequence[str], names: Container[str]) -> Iterator[Call]:
+    """The calls of the programs in the tests, each once, as far as their arguments are literals. Nothing is evaluated but these."""
+    seen = set()
+    for test in tests:
+        try:
+            nodes = list(ast.walk(ast.parse(test)))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in nodes:
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names):
+                continue
+            if any(isinstance(part, ast.Constant) and part.value is Ellipsis for part in ast.walk(node)):
+                continue  # a literal, but no plain value
+            text = ast.unparse(node)
+            with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+                call = Call(node.func.id, tuple(ast.literal_eval(arg) for arg in node.args), given)
+                if text not in seen and len(given) == len(node.keywords):
+                    yield call
+                seen.add(text)
+
+
+def _output(reply: Reply) -> Hashable:
+    """What a call gave, as something that can be compared and counted."""
+    return ("raised", reply.error) if reply.error else _frozen(reply.value)
+
+
+def _frozen(value: Value | Handle) -> Hashable:
+    match value:
+        case list() | tuple():
+            return (type(value).__name__, *map(_frozen, value))
+        case set() | frozenset():
+            return ("set", frozenset(map(_frozen, value)))
+        case dict():
+            return ("dict", frozenset((_frozen(key), _frozen(item)) for key, item in value.items()))
+        case Handle():
+            return object()  # equal to no other: what it is cannot be seen from here
+        case float() if value != value:
+            return "nan"
+        case str():
+            return ("str", value)
+        case _:
+            return value  # 1, 1.0 and True are equal, as the comparison of a test finds them
+
+
+def _names(program: str) -> list[str]:
+    """What a test may call. What it means by `abs` or `sorted` is Python's, whatever the program calls its own."""
+    return [name for name in _DEFINITION.findall(program) if not hasattr(builtins, name)]
 
 
 _DEFINITION = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
