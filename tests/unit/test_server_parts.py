@@ -11,7 +11,6 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from starlette.datastructures import Headers
 
 from ponder.core import Budget, Event, Outcome, Spent
 from ponder.errors import SpecError, UsageError
@@ -19,7 +18,7 @@ from ponder.policies.tools import read_calls, render_calls
 from ponder.server.answer import Head, answer_of, message, split_thought, usage_object
 from ponder.server.asked import of_text
 from ponder.server.config import Config, Key, Limits, load
-from ponder.server.guard import Door, Gate, Ledger, deadline
+from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
 from ponder.server.models import Models, check_spec, served_name, tighter
 from ponder.server.refusal import Refusal
 from ponder.server.schema import Chat, Completion, read
@@ -171,7 +170,7 @@ def test_options_go_over_the_file(tmp_path):
 
 
 def headers(**given):
-    return Headers(raw=[(key.replace("_", "-").encode(), value.encode()) for key, value in given.items()])
+    return Fields([(key.replace("_", "-").encode(), value.encode()) for key, value in given.items()])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:80", "localhost:80", "LOCALHOST:80", "[::1]:80", "localhost"])
@@ -190,9 +189,9 @@ def test_no_other_host_may(host):
 
 def test_two_hosts_are_none():
     with pytest.raises(Refusal, match="Host"):
-        Door(config(), 80).check(Headers(raw=[(b"host", b"localhost"), (b"host", b"evil")]))
+        Door(config(), 80).check(Fields([(b"host", b"localhost"), (b"host", b"evil")]))
     with pytest.raises(Refusal, match="Host"):
-        Door(config(), 80).check(Headers(raw=[]))
+        Door(config(), 80).check(Fields([]))
 
 
 @pytest.mark.parametrize(

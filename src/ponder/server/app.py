@@ -1,25 +1,21 @@
-"""The routes, and what stands around each: the door, the gate, errors in OpenAI's form, an end when the client goes away."""
+"""The routes, and what stands around each: the door, the gate, errors in OpenAI's form, an end when the client goes away.
+
+Plain ASGI: a request goes from the server to its handler in three calls, as most of what `ponder serve` passes on is passed through.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
-from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.errors import PonderError
@@ -28,14 +24,29 @@ from ponder.server.asked import Asked, of_chat, of_text
 from ponder.server.config import Config, Key
 from ponder.server.engine import Engine
 from ponder.server.events import Responding
-from ponder.server.guard import Door, Gate, Ledger, deadline
+from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
 from ponder.server.metrics import Metrics
 from ponder.server.openapi import document
 from ponder.server.refusal import Refusal, refusal_of
 from ponder.server.reply import Reply
 from ponder.server.responses import Respond, of_response, renamed
+from ponder.types import JSON
 
+Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+Route: TypeAlias = tuple[str, str, Handler]
+"""Its name in metrics, its method, what answers."""
+
+_MODEL = "/v1/models/"  # and a name, which may hold slashes
+_GONE = 499  # until a reply begins, and for good where the client went away before
 _BODY_WITHIN = 60.0  # seconds for a body to come
+_KIND = (b"content-type", b"application/json")
+_STREAM: list[Header] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class GoneError(Exception):
@@ -58,214 +69,219 @@ class Server:
         self.metrics = Metrics(self.gate)
         self.started = int(time.time())
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
-        routes = [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Route("/v1/completions", self._text, methods=["POST"]),
-            Route("/v1/responses", self._responses, methods=["POST"]),
-            Route("/v1/models", self._models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self._model, methods=["GET"]),
-            Route("/health", self._health, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
-            Route("/openapi.json", self._openapi, methods=["GET"]),
-        ]
-        middleware = [Middleware(_Guarded, server=self)]
-        if self.config.origins:
+        self._routes: dict[str, Route] = {
+            "/v1/chat/completions": ("chat", "POST", self._chat),
+            "/v1/completions": ("text", "POST", self._text),
+            "/v1/responses": ("responses", "POST", self._responses),
+            "/v1/models": ("models", "GET", self._models),
+            _MODEL: ("model", "GET", self._model),
+            "/health": ("health", "GET", self._health),
+            "/metrics": ("metrics", "GET", self._metrics),
+            "/openapi.json": ("openapi", "GET", self._openapi),
+        }
+        self._inner: ASGIApp = self._routed
+        if origins := self.config.origins:
             headers = ["authorization", "content-type", "ponder-deadline"]
-            origins = list(self.config.origins)
-            middleware.append(
-                Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+            self._inner = CORSMiddleware(
+                self._routed, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers
             )
-        handlers = {HTTPException: _http_error, Refusal: _refused, PonderError: self._failed, Exception: self._broken}
-        app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)  # type: ignore[arg-type]  # handlers of one error each
-        app.router.redirect_slashes = False
-        return app
 
-    async def _chat(self, request: Request) -> Response:
-        self._admit()
-        body = schema.read(await read_body(request, self.config.limits.body), schema.Chat)
-        return await self._answer(request, of_chat(body, self.engine.models, self.config), body, partial(Reply, chat=True))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application: checks who comes in before anything is read, names every reply by an id, counts it."""
+        if scope["type"] != "http":
+            return
+        started = time.monotonic()
+        scope["ponder.route"], scope["ponder.status"] = "none", _GONE
 
-    async def _text(self, request: Request) -> Response:
-        self._admit()
-        body = schema.read(await read_body(request, self.config.limits.body), schema.Completion)
-        return await self._answer(request, of_text(body, self.engine.models, self.config), body, partial(Reply, chat=False))
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                scope["ponder.status"] = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", b"req_" + secrets.token_hex(16).encode()),
+                    (b"openai-processing-ms", b"%d" % round((time.monotonic() - started) * 1000)),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
 
-    async def _responses(self, request: Request) -> Response:
-        self._admit()
-        body = schema.read(await read_body(request, self.config.limits.body), Respond)
+        headers = scope["ponder.headers"] = Fields(scope["headers"])
+        try:
+            self.door.check(headers)
+            open_to_all = scope["path"] == "/health" or scope["method"] == "OPTIONS"
+            scope["ponder.key"] = None if open_to_all else self.door.key(headers)
+            await self._inner(scope, receive, named)
+        except Refusal as refusal:
+            await _refuse(named, refusal)
+        except GoneError:
+            scope["ponder.status"] = _GONE
+        finally:
+            self.metrics.request(scope["ponder.route"], scope["ponder.status"])
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the path's handler answer; what goes wrong before a reply has begun is said in OpenAI's form."""
+        try:
+            await _handler(self._routes, scope)(scope, receive, send)
+        except GoneError:
+            raise
+        except Refusal as refusal:
+            await _refuse(send, refusal)
+        except PonderError as error:
+            self.log(f"{type(error).__name__}: {error}")
+            await _refuse(send, refusal_of(error))
+        except Exception as error:
+            self.log(f"a fault of this server: {type(error).__name__}: {error}")
+            if scope["ponder.status"] == _GONE:
+                await _refuse(send, refusal_of(PonderError()))
+            raise  # the ASGI server shows where it was
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = schema.read(await self._body(scope, receive), schema.Chat)
+        await self._answer(scope, receive, send, of_chat(body, self.engine.models, self.config), body, partial(Reply, chat=True))
+
+    async def _text(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = schema.read(await self._body(scope, receive), schema.Completion)
+        await self._answer(scope, receive, send, of_text(body, self.engine.models, self.config), body, partial(Reply, chat=False))
+
+    async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = schema.read(await self._body(scope, receive), Respond)
         try:
             asked = of_response(body, self.engine.models, self.config)
-            return await self._answer(request, asked, body, partial(Responding, body))
+            await self._answer(scope, receive, send, asked, body, partial(Responding, body))
         except Refusal as refusal:
             raise renamed(refusal) from None
 
-    def _admit(self) -> None:
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, if there is room for one more request."""
         if self.draining:
             raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
         self.gate.check()
+        return await read_body(scope["ponder.headers"], receive, self.config.limits.body)
 
-    async def _answer(self, request: Request, asked: Asked, body: schema.Streams, make: Callable[..., Reply]) -> Response:
-        """The whole reply, or the stream that will be it; its place and its allowance are held until its end."""
-        ends = time.monotonic() + deadline(request.headers, self.config.limits.seconds)
-        key = cast("Key | None", request.scope["ponder.key"])
-        async with while_connected(request.receive), AsyncExitStack() as stack:
-            await stack.enter_async_context(self.gate.place())
-            allowance = await stack.enter_async_context(self.ledger.spending(key, asked.most_tokens))
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, asked: Asked, body: schema.Streams, make: Callable[..., Reply]
+    ) -> None:
+        """Send the reply, whole or as the stream that it is; its place and its allowance are held until its end."""
+        ends = time.monotonic() + deadline(scope["ponder.headers"], self.config.limits.seconds)
+        key = cast("Key | None", scope["ponder.key"])
+        async with (
+            WhileConnected(receive),
+            self.gate.place(),
+            self.ledger.spending(key, asked.most_tokens) as allowance,
+        ):
             reply = make(self.engine, self.metrics, asked.within(tokens=allowance.tokens), ends, allowance)
             if not body.stream:
-                return JSONResponse(await reply.whole())
-            usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _EventStream(reply, usage, stack.pop_all())
-        raise GoneError  # the block above was left because nobody waits any more
+                said = await reply.whole()
+            else:
+                await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+                usage = bool(body.stream_options and body.stream_options.include_usage)
+                await reply.stream(partial(_send_data, send), usage=usage)
+        if body.stream:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await _send_json(send, said)
 
-    async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._described(name) for name in self.engine.models.names]})
+    async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send_json(send, {"object": "list", "data": [self._described(name) for name in self.engine.models.names]})
 
-    async def _model(self, request: Request) -> Response:
-        name = request.path_params["name"]
+    async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"].removeprefix(_MODEL)
         if name not in self.engine.models.names:
             raise Refusal(404, f"there is no model {name[:100]!r}", code="model_not_found", param="model")
-        return JSONResponse(self._described(name))
+        await _send_json(send, self._described(name))
 
-    def _described(self, name: str) -> dict[str, object]:
+    def _described(self, name: str) -> dict[str, JSON]:
         return {"id": name, "object": "model", "created": self.started, "owned_by": "ponder"}
 
-    async def _health(self, request: Request) -> Response:
-        status = "draining" if self.draining else "ok"
-        return JSONResponse({"status": status}, status_code=503 if self.draining else 200)
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send_json(send, {"status": "draining" if self.draining else "ok"}, 503 if self.draining else 200)
 
-    async def _metrics(self, request: Request) -> Response:
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send(send, 200, self.metrics.text(), [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
 
-    async def _openapi(self, request: Request) -> Response:
-        return JSONResponse(document(self.engine.models, self.config))
-
-    async def _failed(self, request: Request, error: PonderError) -> Response:
-        self.log(f"{type(error).__name__}: {error}")
-        return _refused(request, refusal_of(error))
-
-    async def _broken(self, request: Request, error: Exception) -> Response:
-        self.log(f"a fault of this server: {type(error).__name__}: {error}")
-        return _refused(request, refusal_of(PonderError()))
+    async def _openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send_json(send, document(self.engine.models, self.config))
 
 
-class _EventStream(Response):
-    """A reply that is sent while it is being found. It holds its place among the live requests until its end."""
-
-    def __init__(self, reply: Reply, usage: bool, held: AsyncExitStack) -> None:
-        self.reply, self.usage, self.held = reply, usage, held
-        self.status_code, self.background = 200, None
-        self.init_headers(
-            {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-
-        async def send_data(data: bytes) -> None:
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-
-        async with self.held, while_connected(receive):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self.reply.stream(send_data, usage=self.usage)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class _Guarded:
-    """Checks who comes in before anything is read, names every reply by an id, counts it."""
-
-    def __init__(self, app: ASGIApp, server: Server) -> None:
-        self.app, self.server = app, server
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.monotonic(), 499  # until a reply begins
-
-        async def named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
-                headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
-                headers["x-content-type-options"] = "nosniff"
-            await send(message)
-
-        headers = Headers(scope=scope)
-        try:
-            self.server.door.check(headers)
-            open_to_all = scope["path"] == "/health" or scope["method"] == "OPTIONS"
-            scope["ponder.key"] = None if open_to_all else self.server.door.key(headers)
-            await self.app(scope, receive, named)
-        except Refusal as refusal:
-            await _refused(Request(scope), refusal)(scope, receive, named)
-        except (GoneError, ClientDisconnect):
-            status = 499
-        finally:
-            route = getattr(scope.get("endpoint"), "__name__", "_none")[1:]
-            self.server.metrics.request(route, status)
-
-
-@asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
+class WhileConnected:
     """Run the block until it ends or the client goes away, which cancels it and raises `GoneError`. For after the body has come."""
-    me, gone = asyncio.current_task(), False
-    assert me is not None
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._gone = receive, False
+
+    async def __aenter__(self) -> None:
+        """Begin to listen for the end of the connection."""
+        self._me = cast("asyncio.Task[object]", asyncio.current_task())
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        me.cancel()
+        self._gone = True
+        self._me.cancel()
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and me.uncancel() == 0:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Listen no more. Raises `GoneError`."""
+        self._watcher.cancel()
+        if kind is asyncio.CancelledError and self._gone and self._me.uncancel() == 0:
             raise GoneError from None
-        raise
-    finally:
-        watcher.cancel()
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body, once its length and its kind are known to be right. Raises `Refusal` (408, 413, 415)."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+async def read_body(headers: Mapping[str, str], receive: Receive, most: int) -> bytes:
+    """The body, once its length and its kind are known to be right. Raises `Refusal` (408, 413, 415), `GoneError`."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "the body must be JSON: Content-Type: application/json", code="unsupported_media_type")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "the body must not be compressed", code="unsupported_media_type")
-    too_large = Refusal(413, f"the body is larger than {most} bytes", code="body_too_large")
-    said = request.headers.get("content-length", "0")
+    said = headers.get("content-length", "0")
     if not said.isdigit() or int(said) > most:
-        raise too_large
+        raise _too_large(most)
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_WITHIN):
-            async for piece in request.stream():
-                body += piece
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise GoneError
+                body += message.get("body", b"")
                 if len(body) > most:
-                    raise too_large
+                    raise _too_large(most)
+                if not message.get("more_body", False):
+                    return bytes(body)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {_BODY_WITHIN:g} s", code="body_timeout") from None
-    return bytes(body)
 
 
-def _refused(request: Request, refusal: Refusal) -> Response:
-    return JSONResponse(refusal.body(), status_code=refusal.status, headers=refusal.headers)
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"the body is larger than {most} bytes", code="body_too_large")
 
 
-def _http_error(request: Request, error: HTTPException) -> Response:
-    """What the router says: no such path, no such method."""
-    path = request.scope["path"][:100]
-    message = f"{request.method} {path!r}: " + (
-        "there is no such method here" if error.status_code == 405 else "there is nothing here"
-    )
-    refusal = Refusal(error.status_code, message, code="not_found", headers=error.headers)
-    return _refused(request, refusal)
+def _handler(routes: Mapping[str, Route], scope: Scope) -> Handler:
+    """What answers a path. Raises `Refusal` (404, 405)."""
+    path, method = scope["path"], scope["method"]
+    found = routes.get(path) or (routes[_MODEL] if path.startswith(_MODEL) else None)
+    if found is None:
+        raise Refusal(404, f"{method} {path[:100]!r}: there is nothing here", code="not_found")
+    scope["ponder.route"], takes, handler = found
+    if method != takes and (method, takes) != ("HEAD", "GET"):
+        headers = {"Allow": "GET, HEAD" if takes == "GET" else takes}
+        raise Refusal(405, f"{method} {path[:100]!r}: there is no such method here", code="not_found", headers=headers)
+    return handler
+
+
+async def _send_data(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Iterable[Header]) -> None:
+    headers = [(b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_json(send: Send, body: Mapping[str, JSON], status: int = 200, headers: Iterable[Header] = ()) -> None:
+    await _send(send, status, _encode(body).encode(), [_KIND, *headers])
+
+
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers.items()]
+    await _send_json(send, refusal.body(), refusal.status, headers)

@@ -12,17 +12,23 @@ import hashlib
 import hmac
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-
-from starlette.datastructures import Headers
 
 from ponder.server.config import Config, Key, Limits, loopback
 from ponder.server.refusal import Refusal, busy
 
 SOONEST = 0.001
 """Seconds: a deadline before it is a mistake."""
+
+
+class Fields(dict[str, str]):
+    """The headers of a request by their names in lower case; of several of one name the first, and how many say `host`."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        raw = list(raw)
+        super().__init__((name.decode("latin-1"), value.decode("latin-1")) for name, value in reversed(raw))
+        self.hosts = sum(name == b"host" for name, _ in raw)
 
 
 @dataclass
@@ -38,10 +44,9 @@ class Door:
         self.hosts = {f"{name}:{self.port}" for name in names} | bare | {host.lower() for host in self.config.hosts}
         self.origins = set(self.config.origins)
 
-    def check(self, headers: Headers) -> None:
+    def check(self, headers: Fields) -> None:
         """Host and origin. Raises `Refusal` (403)."""
-        hosts = headers.getlist("host")
-        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+        if headers.hosts != 1 or headers["host"].lower() not in self.hosts:
             raise Refusal(
                 403, "this server is not known by that Host; its operator lists its names in `hosts`", code="host_refused"
             )
@@ -56,7 +61,7 @@ class Door:
         elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Refusal(403, "pages of other sites may not use this server", code="origin_refused")
 
-    def key(self, headers: Headers) -> Key | None:
+    def key(self, headers: Fields) -> Key | None:
         """The key of a request; None where none is asked for. Raises `Refusal` (401). All keys are compared, whichever fits."""
         if not self.config.keys:
             return None
@@ -85,24 +90,19 @@ class Ledger:
     day: int = -1
     accounts: dict[str, Account] = field(default_factory=dict)
 
-    @asynccontextmanager
-    async def spending(self, key: Key | None, most: int) -> AsyncIterator[Allowance]:
+    def spending(self, key: Key | None, most: int) -> Allowance:
         """Set aside up to `most` tokens for one request; what it did not spend comes back. Raises `Refusal` (429) if nothing is left."""
         if key is None:
-            yield Allowance(None)
-            return
+            return Allowance(None)
         account = self._account(key)
         left = None if key.tokens_per_day is None else key.tokens_per_day - account.tokens
         if (left is not None and left <= 0) or account.requests >= (key.requests_per_day or float("inf")):
             rest = 86_400 - self.clock() % 86_400
             raise busy(f"the day's allowance of the key {key.name!r} is used up", rest, "insufficient_quota")
-        allowance = Allowance(None if left is None else min(left, most))
+        allowance = Allowance(None if left is None else min(left, most), account=account)
         account.requests += 1
         account.tokens += allowance.tokens or 0
-        try:
-            yield allowance
-        finally:
-            account.tokens += allowance.spent - (allowance.tokens or 0)
+        return allowance
 
     def _account(self, key: Key) -> Account:
         today = int(self.clock() // 86_400)
@@ -113,10 +113,18 @@ class Ledger:
 
 @dataclass
 class Allowance:
-    """tokens: a hard bound, None for none. spent: told by the request when it is over."""
+    """A bound in tokens, None for none, held for the length of an `async with` block. spent: told by the request when it is over."""
 
     tokens: int | None
     spent: int = 0
+    account: Account | None = None
+
+    async def __aenter__(self) -> Allowance:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.account is not None:
+            self.account.tokens += self.spent - (self.tokens or 0)
 
 
 class Gate:
@@ -128,16 +136,12 @@ class Gate:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._usual = 1.0  # seconds of an answer, a moving mean
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place, in order of arrival. Raises `Refusal` (429) if there is no room to wait, or the wait was too long."""
-        await self._enter()
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._usual += 0.1 * (time.monotonic() - started - self._usual)
-            self._leave()
+    def place(self) -> Held:
+        """A place, in order of arrival, for the length of an `async with` block.
+
+        Entering raises `Refusal` (429) if there is no room to wait, or the wait was too long.
+        """
+        return Held(self)
 
     def check(self) -> None:
         """Raise `Refusal` (429) if there is no room to wait: asked before a body is read, so that to refuse costs next to nothing."""
@@ -145,7 +149,8 @@ class Gate:
             what = f"{self.live} requests are being answered and {len(self.waiting)} wait; there is no room for more"
             raise busy(what, self._wait())
 
-    async def _enter(self) -> None:
+    async def enter(self) -> None:
+        """Take a place. Raises `Refusal` (429)."""
         self.check()
         if self.live < self.limits.live:
             self.live += 1
@@ -164,6 +169,11 @@ class Gate:
                 raise busy(f"no place became free within {self.limits.patience:g} s", self._wait()) from None
             raise
 
+    def leave(self, seconds: float) -> None:
+        """Give the place back, after so long an answer."""
+        self._usual += 0.1 * (seconds - self._usual)
+        self._leave()
+
     def _leave(self) -> None:
         while self.waiting:
             place = self.waiting.popleft()
@@ -174,6 +184,20 @@ class Gate:
 
     def _wait(self) -> float:
         return min(60.0, self._usual * (1 + len(self.waiting)) / self.limits.live)
+
+
+class Held:
+    """A place at the gate for the length of an `async with` block."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate, self._started = gate, 0.0
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter()
+        self._started = time.monotonic()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.leave(time.monotonic() - self._started)
 
 
 def deadline(headers: Mapping[str, str], longest: float) -> float:

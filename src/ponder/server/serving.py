@@ -60,7 +60,7 @@ class Listener(uvicorn.Server):
 
     def __init__(self, server: Server) -> None:
         settings = uvicorn.Config(
-            server.app(),
+            server,
             http=Connection,
             ws="none",
             loop="asyncio",
