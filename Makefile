@@ -37,13 +37,13 @@ check: .venv/dev
 	$(BIN)/ruff format --check src tests benchmarks evidence
 	$(BIN)/ruff check src tests benchmarks evidence
 	$(BIN)/mypy
-	$(BIN)/pytest -m 'not slow and not integration'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not integration'
 
 test: .venv/all
 	$(BIN)/ruff format --check src tests benchmarks evidence
 	$(BIN)/ruff check src tests benchmarks evidence
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile --durations 15
 
 bench: .venv/all
 	$(BIN)/python -m benchmarks.$(NAME)

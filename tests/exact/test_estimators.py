@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections import defaultdict
 from fractions import Fraction
 from itertools import combinations
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.scaling.bootstrap import mean_intervals
 from ponder.scaling.estimators import best_of_n_at_k, expected_tokens, maj_at_k, pass_at_k, value_of_best_at_k, weighted_at_k
 
 EVERY_SUBSET = 10**6  # more than any pool below has, so that voting is exact
@@ -258,21 +256,3 @@ def test_a_published_bank_gives_its_published_numbers():
     assert maj_at_k(correct, answers, [8]).mean() == pytest.approx(0.93)
     assert best_of_n_at_k(correct, scores, [8]).mean() == pytest.approx(0.94)
     assert pass_at_k(correct, [8]).mean() == pytest.approx(0.96)
-
-
-@pytest.mark.slow
-def test_ten_thousand_problems_by_256_samples_take_seconds():
-    rng = np.random.default_rng(0)
-    correct = rng.random((10_000, 256)) < rng.beta(0.5, 1, (10_000, 1))
-    answers = np.where(correct, 0, rng.integers(1, 30, correct.shape))
-    scores = rng.random(correct.shape)
-    ks = [2**i for i in range(9)]
-    start = time.perf_counter()
-    for curve in (
-        pass_at_k(correct, ks),
-        best_of_n_at_k(correct, scores, ks),
-        maj_at_k(correct, answers, ks),
-        weighted_at_k(correct, answers, scores, ks),
-    ):
-        mean_intervals(curve, seed=0, resamples=1000)
-    assert time.perf_counter() - start < 60

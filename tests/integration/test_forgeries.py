@@ -21,7 +21,7 @@ from ponder.types import Problem, Question
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 NAMES = {"candidate": "twice", "twice": "twice"}
 HONEST = "def twice(x):\n    return True if x is None else x + x"
-SECONDS = 1.0
+SECONDS, PATIENT = 1.0, 20.0  # for a forgery that stalls; for a right program on a busy machine
 
 
 @pytest.fixture(params=["bubblewrap", "landlock"], scope="module")
@@ -38,9 +38,9 @@ def problem(test: str) -> Problem:
     return Problem(Question("q", ()), reference.packed())
 
 
-def passed(sandbox, source: str) -> list[str]:
+def passed(sandbox, source: str, seconds: float = SECONDS) -> list[str]:
     """The kinds of test that a program passes."""
-    grader = CodeGrader(SECONDS, sandbox=sandbox)
+    grader = CodeGrader(seconds, sandbox=sandbox)
 
     async def all_kinds():
         text = f"```python\n{source}\n```"
@@ -56,7 +56,7 @@ def named(forgeries):
 def test_the_kinds_go_both_ways_and_right_programs_pass_them_all(sandbox):
     apart = {kind for kind, test in KINDS.items() if cases(test, NAMES) is None}
     assert apart == {kind for kind in KINDS if kind.startswith("apart")}
-    assert passed(sandbox, HONEST) == list(KINDS)
+    assert passed(sandbox, HONEST, PATIENT) == list(KINDS)
 
 
 @named(FORGERIES)
@@ -71,7 +71,7 @@ def test_no_forgery_passes_a_test_that_a_model_wrote(sandbox, forgery: Forgery):
 
 
 def test_after_all_forgeries_the_honest_still_pass(sandbox):
-    assert passed(sandbox, HONEST) == list(KINDS)
+    assert passed(sandbox, HONEST, PATIENT) == list(KINDS)
 
 
 @named([forgery for forgery in FORGERIES if forgery.naive])
