@@ -16,7 +16,6 @@ a sample. One that somebody listens to (`Passed.hear`) is streamed, put together
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 import json
 import os
@@ -182,8 +181,8 @@ class OpenAI:
 
     def passing(self, passed: Passed) -> OpenAI:
         """This open policy for one request that came from elsewhere: what it adds is part of the fingerprint. It has an `observer` of its own."""
-        view, probed = copy.copy(self), self._ready()
-        view._passed = passed
+        view, probed = object.__new__(OpenAI), self._ready()
+        vars(view).update(vars(self), _passed=passed)
         if isinstance(passed.turns, str):
             view.probed = replace(probed, route="completions", cap_field="max_tokens", continuation="completions")
         plain = messages_body(passed.prompt)

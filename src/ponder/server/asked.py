@@ -21,6 +21,7 @@ _SENT_ON = {
     "tools", "tool_choice", "parallel_tool_calls", "response_format", "logit_bias", "presence_penalty", "frequency_penalty",
     "verbosity",
 }  # fmt: skip
+_OF_CHAT = _SENT_ON | {"messages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Asked:
 def of_chat(body: Chat, models: Models, config: Config) -> Asked:
     """A chat request, ready. Raises `Refusal`."""
     plan = _plan(body, models, body.reasoning_effort)
-    dumped = body.model_dump(exclude_none=True, by_alias=True, include=_SENT_ON | {"messages"})
+    dumped = body.model_dump(exclude_none=True, by_alias=True, include=_OF_CHAT)
     turns = tuple(_turn(turn) for turn in cast("list[dict[str, JSON]]", dumped.pop("messages")))
     prompt = Prompt(tuple(_message(turn, sent) for turn, sent in zip(body.messages, turns, strict=True)), turns)
     if body.reasoning_effort and plan.single:
@@ -85,8 +86,7 @@ def of_chat(body: Chat, models: Models, config: Config) -> Asked:
     if (body.response_format or None) and dumped["response_format"] == {"type": "text"}:
         del dumped["response_format"]
     top = (body.top_logprobs or 0) if body.logprobs else None
-    asked = _asked(body, plan, (prompt,), dumped, top, body.max_completion_tokens, config)
-    return replace(asked, tools=bool(body.tools) and body.tool_choice != "none", key=_key(body))
+    return _asked(body, plan, (prompt,), dumped, top, body.max_completion_tokens, config)
 
 
 def of_text(body: Completion, models: Models, config: Config) -> Asked:
@@ -99,6 +99,8 @@ def of_text(body: Completion, models: Models, config: Config) -> Asked:
 
 def _plan(body: Common, models: Models, effort: str | None) -> Plan:
     extra = body.ponder
+    if extra is None and effort is None:
+        return models.plan_of(body.model)
     return models.plan(body.model, extra.strategy if extra else None, extra.budget if extra else None, effort)  # type: ignore[arg-type]  # the schema checked the word
 
 
@@ -138,8 +140,8 @@ def _asked(
         secrets.randbits(53) if body.seed is None else body.seed,
         fields,
         tuple(body.stops),
-        stated_answer,
-        False,
+        _key(body) if isinstance(body, Chat) else stated_answer,
+        isinstance(body, Chat) and bool(body.tools) and body.tool_choice != "none",
         top,
         body.ponder is None or body.ponder.progress is not False,
     )

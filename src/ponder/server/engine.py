@@ -22,11 +22,11 @@ from ponder.policies.wire import messages_body
 from ponder.run import Direct, Run, solve
 from ponder.server.asked import Asked, Prompt
 from ponder.server.config import Config
-from ponder.server.models import Models
+from ponder.server.models import Models, tighter
 from ponder.server.record import Recorder
 from ponder.server.refusal import Refusal
 from ponder.strategies.auto import Auto
-from ponder.types import Chain, Question, Score
+from ponder.types import Chain, Question, Score, Usage
 
 T = TypeVar("T")
 Say: TypeAlias = Callable[[str], Awaitable[None]]
@@ -48,6 +48,13 @@ class Solved:
     verifier: int = 0
     rejected: str = ""
 
+    @property
+    def usage(self) -> Usage:
+        """All that was spent."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0].spent.usage
+        return sum((outcome.spent.usage for outcome in self.outcomes), Usage())
+
 
 @dataclass
 class Watched:
@@ -61,6 +68,8 @@ class Watched:
     async def sample(self, policy: Policy, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
         """As the bank does, with a line before and after."""
         judging = any("/score" in ask.stream for ask in asks)
+        if self.say is None and not judging:
+            return await self.bank.sample(policy, asks, until=until, sampling=sampling)
         whole = until == END and not any(ask.chain.steps for ask in asks)
         what = "judgement" if judging else "answer" if whole else "continuation"
         wanted = sum(len(ask.indices) for ask in asks)
@@ -122,7 +131,7 @@ class Engine:
 
     async def solve(self, asked: Asked, listeners: Sequence[Listener], seconds: float) -> Solved:
         """Run the strategy for each choice, all at once. Raises what a run raises."""
-        budget = replace(asked.budget, seconds=min(seconds, asked.budget.seconds or seconds))
+        budget = tighter(asked.budget, Budget(seconds=seconds))
         solved = Solved([])
         runs = [self._one(asked, at, listener, budget, solved) for at, listener in enumerate(listeners)]
         solved.outcomes = [await runs[0]] if len(runs) == 1 else await all_of(runs)
@@ -141,13 +150,16 @@ class Engine:
 
         policy = self._policy(asked, prompt, listener.hear, observe)
         strategy, question = asked.plan.strategy, Question("served", prompt.messages)
+        key = None if asked.plan.single else asked.key  # what a single sample says is its answer: it stands against no other
         try:
             outcome = await solve(
-                strategy, question, policy, budget=budget, sampling=asked.sampling, seed=seed, answer=asked.key, bank=watched
+                strategy, question, policy, budget=budget, sampling=asked.sampling, seed=seed, answer=key, bank=watched
             )
         finally:
             solved.verifier += watched.verifier
         if self.recorder:
+            if asked.plan.single and outcome.chain:
+                outcome = replace(outcome, answer=asked.key(outcome.chain.text))
             await self.recorder.keep(prompt.messages, strategy, policy, asked.sampling, seed, outcome)
         return outcome
 

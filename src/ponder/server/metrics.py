@@ -25,21 +25,31 @@ class Metrics:
         self._seconds = Histogram(
             "ponder_seconds", "Seconds to the end of an answer", ["strategy"], buckets=_SECONDS, registry=self.registry
         )
+        self._by_route: dict[tuple[str, int], Counter] = {}
+        self._by_strategy: dict[str, tuple[Counter, Histogram]] = {}
+        self._by_kind = {kind: self._tokens.labels(kind) for kind in ("prompt", "cached", "completion", "scored")}
         self._gauge("ponder_live", "Requests being answered", lambda: gate.live)
         self._gauge("ponder_waiting", "Requests in the queue", lambda: len(gate.waiting))
         self._gauge("ponder_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
 
     def request(self, route: str, status: int) -> None:
         """Count a request that is over; 499 is a client that went away."""
-        self._requests.labels(route, str(status)).inc()
+        counter = self._by_route.get((route, status))
+        if counter is None:  # looking one up by its labels takes longer than counting
+            counter = self._by_route[route, status] = self._requests.labels(route, str(status))
+        counter.inc()
 
     def answered(self, strategy: str, samples: int, usage: Usage, seconds: float) -> None:
         """Count what an answer took."""
-        self._strategies.labels(strategy).inc()
+        if strategy not in self._by_strategy:
+            self._by_strategy[strategy] = self._strategies.labels(strategy), self._seconds.labels(strategy)
+        answers, duration = self._by_strategy[strategy]
+        answers.inc()
+        duration.observe(seconds)
         self._samples.inc(samples)
-        self._seconds.labels(strategy).observe(seconds)
-        for kind in ("prompt", "cached", "completion", "scored"):
-            self._tokens.labels(kind).inc(getattr(usage, kind))
+        for kind, counter in self._by_kind.items():
+            if count := getattr(usage, kind):
+                counter.inc(count)
 
     def text(self) -> bytes:
         """All of it."""

@@ -31,17 +31,21 @@ _SHUT_ARGUMENTS = {"prompt", "policy"}  # a prompt may be a path
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a request is answered. name: the strategy's, for metrics; shown: to the caller, who learns no address or path from it."""
+    """How a request is answered. name: the strategy's, for metrics; shown: to the caller, who learns no address or path from it.
+
+    spec: the strategy's own, for fingerprints. single: one sample, as the engine gives it.
+    """
 
     name: str
     shown: str
     strategy: Strategy
     budget: Budget
+    spec: str
+    single: bool
 
-    @property
-    def single(self) -> bool:
-        """One sample, as the engine gives it."""
-        return isinstance(self.strategy, Sample)
+
+def _plan(name: str, shown: str, strategy: Strategy, budget: Budget) -> Plan:
+    return Plan(name, shown, strategy, budget, repr(strategy), isinstance(strategy, Sample))
 
 
 class Models:
@@ -58,6 +62,7 @@ class Models:
             self.strategies["auto"] = cast(
                 "Strategy", spec.parse(f"auto(card={config.card!r}, any_policy={config.any_policy})", "strategies")
             )
+        self._plans: dict[str, Plan] = {}
         self._thorough = "auto" if config.card is not None else next(iter(config.strategies), None)
 
     @property
@@ -65,6 +70,13 @@ class Models:
         """The names of models: the upstream's own, each strategy on it, `auto`."""
         own = [f"{self.upstream}+{name}" for name in self.strategies if name not in ("sample", "auto")]
         return [self.upstream, *own, *(["auto"] if "auto" in self.strategies else [])]
+
+    def plan_of(self, model: str) -> Plan:
+        """The plan of a model's name alone, made once. Raises `Refusal`."""
+        found = self._plans.get(model)
+        if found is None:
+            found = self._plans[model] = self.plan(model, None, None, None)
+        return found
 
     def plan(self, model: str, asked: str | None, spend: Spend | None, effort: Effort | None) -> Plan:
         """The strategy by the body's `ponder.strategy`, else by the model's name, else by effort; the budget of both. Raises `Refusal`."""
@@ -78,10 +90,10 @@ class Models:
             strategy = self.strategies[name]
         budget = Budget(**spend.model_dump()) if spend else Budget()
         if effort is not None and self._by_card and isinstance(strategy, Auto):
-            return Plan(name, shown, _at_effort(strategy, effort, budget.tokens), budget)
+            return _plan(name, shown, _at_effort(strategy, effort, budget.tokens), budget)
         if effort in self.effort and not isinstance(strategy, Sample):
             budget = tighter(budget, self.effort[effort])
-        return Plan(name, shown, strategy, budget)
+        return _plan(name, shown, strategy, budget)
 
     def _named(self, model: str) -> str:
         if model == self.upstream:

@@ -16,7 +16,7 @@ from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
 from ponder.server.refusal import Refusal, late, refusal_of
 from ponder.server.stream import Chunks, Passing, Pipe, Send, whole_answer
-from ponder.types import JSON, Usage
+from ponder.types import JSON
 
 
 class Reply:
@@ -33,7 +33,7 @@ class Reply:
         )
         self.started = time.monotonic()
         fingerprint = engine.policy.info.fingerprint
-        self.head = head("chatcmpl-" if chat else "cmpl-", asked.model, fingerprint, asked.plan.strategy)
+        self.head = head("chatcmpl-" if chat else "cmpl-", asked.model, fingerprint, asked.plan.spec)
 
     async def whole(self) -> dict[str, JSON]:
         """The object. Raises `Refusal`, and what a run raises."""
@@ -101,7 +101,7 @@ class Reply:
         if left <= 0:
             raise late("the time was over before there was an answer")
         solved = await self.engine.solve(self.asked, listeners, left)
-        usage = _sum(solved.outcomes)
+        usage = solved.usage
         self.allowance.spent = usage.tokens
         samples = sum(outcome.spent.samples for outcome in solved.outcomes)
         self.metrics.answered(self.asked.plan.name, samples, usage, time.monotonic() - self.started)
@@ -126,7 +126,7 @@ class Reply:
         return {"index": index, "text": answer.text, "finish_reason": answer.finish, "logprobs": cast("JSON", columns)}
 
     def _spent(self, solved: Solved, answers: Sequence[Answer]) -> dict[str, JSON]:
-        usage, outcomes = _sum(solved.outcomes), solved.outcomes
+        usage, outcomes = solved.usage, solved.outcomes
         spending: Spending = {
             "strategy": self.asked.plan.shown,
             "samples": sum(outcome.spent.samples for outcome in outcomes),
@@ -146,7 +146,3 @@ def _says(pipe: Pipe, chunks: Chunks, index: int) -> Say:
         await pipe.put(chunks.piece(index, {"reasoning_content": line}))
 
     return say
-
-
-def _sum(outcomes: Sequence[Outcome]) -> Usage:
-    return sum((outcome.spent.usage for outcome in outcomes), Usage())
