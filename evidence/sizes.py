@@ -1,7 +1,7 @@
 """The lab's three sizes: where samples replace parameters, and where they do not. `make evidence NAME=sizes`, an hour on two cores; resumable.
 
 Four questions: when a smaller model with samples beats a larger one at equal FLOPs, how training and test compute exchange, whether longer chains are more often right, and
-whether selection stops gaining while coverage still does. Numbers of samples and targets were fixed before anything was drawn.
+whether selection stops gaining while coverage still does. Numbers of samples and targets were fixed before any result was looked at.
 """
 
 from __future__ import annotations

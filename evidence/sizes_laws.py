@@ -9,7 +9,7 @@ from math import inf, nan
 import numpy as np
 
 from evidence.common import Claim, ratio
-from evidence.sizes_studies import CHAIN, COUNTDOWN, MAJORITY, SIZES, STEPS, Arms, chosen, plain, slug, span
+from evidence.sizes_studies import CHAIN, COUNTDOWN, MAJORITY, SEEDS, SIZES, STEPS, Arms, chosen, plain, slug, span
 from ponder.errors import UnidentifiedError
 from ponder.learners.datasets import Sample
 from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
@@ -120,12 +120,13 @@ def chains(drawn: Sequence[Sample]) -> Chains:
 
 def length_claims(size: str, table: Chains) -> list[Claim]:
     """Longer or shorter inside a problem, as long as needed or not, and across problems."""
+    seeds = len(SEEDS[CHAIN])
     inside_P = concordance(table.steps_P_N, table.correct_P_N)
     inside_P = inside_P[~np.isnan(inside_P)]
     [inside] = mean_intervals(inside_P, seed=0, resamples=2000)
     text = f"chance that a right chain is longer than a wrong one of the same problem, less that it is shorter, {size} on {CHAIN}"
     claims = [
-        Claim(f"length-inside-{size}", text, inside.value, inside.low, inside.high, "< 0", inside.high < 0, len(inside_P), 3)
+        Claim(f"length-inside-{size}", text, inside.value, inside.low, inside.high, "< 0", inside.high < 0, len(inside_P), seeds)
     ]
     exact_P_N = table.excess_P_N == 0
     both_P = exact_P_N.any(axis=1) & ~exact_P_N.all(axis=1)
@@ -133,11 +134,13 @@ def length_claims(size: str, table: Chains) -> list[Claim]:
         of_exact, of_others = (_share(table.correct_P_N[both_P], of[both_P]) for of in (exact_P_N, ~exact_P_N))
         gap = paired_difference(of_exact, of_others, seed=0, resamples=2000)
         text = f"accuracy of chains with a step for each operation over others of the same problem, {size} on {CHAIN}"
-        claims.append(Claim(f"length-exact-{size}", text, gap.value, gap.low, gap.high, "> 0", gap.low > 0, int(both_P.sum()), 3))
+        claims.append(
+            Claim(f"length-exact-{size}", text, gap.value, gap.low, gap.high, "> 0", gap.low > 0, int(both_P.sum()), seeds)
+        )
     across = pooled(table)
     text = f"the same chance over all pairs, of whatever problems, {size} on {CHAIN}"
     claims.append(
-        Claim(f"length-across-{size}", text, across.value, across.low, across.high, "< 0", across.high < 0, len(exact_P_N), 3)
+        Claim(f"length-across-{size}", text, across.value, across.low, across.high, "< 0", across.high < 0, len(exact_P_N), seeds)
     )
     return claims
 
