@@ -55,11 +55,10 @@ def pool() -> Scored:
     if {len(row) for row in samples} != {SEEDS * FAR}:
         raise SystemExit(f"{SETTINGS[0].slug}: not every problem has {SEEDS} x {FAR} samples; make evidence NAME=laws draws them")
     value, read = {}, {}
-    with Journal(ROOT / "studies" / "scored" / "study.db") as journal:
-        bank = TableBank(SqliteTable(journal))
-        for model in MODELS:
-            pairs = asyncio.run(said(RewardModel(f"lab/{model}"), samples, bank))
-            value[model], read[model] = pairs[..., 0], pairs[..., 1]
+    for model in MODELS:
+        with Journal(ROOT / "studies" / "scored" / f"{model}.db") as journal:
+            pairs = asyncio.run(said(RewardModel(f"lab/{model}"), samples, TableBank(SqliteTable(journal))))
+        value[model], read[model] = pairs[..., 0], pairs[..., 1]
     return Scored(samples, np.array([[one.correct for one in row] for row in samples]), value, read)
 
 

@@ -135,6 +135,16 @@ class TestCrossing:
         assert found.k.high == inf
         assert 0.3 < found.share < 0.975
 
+    def test_it_is_established_where_both_lead_beyond_doubt(self):
+        assert crossing(self.a, self.b, [1, 4, 16]).established
+        near = crossing(self.a, self.b, [1, 4, 6])
+        assert near.k is not None
+        assert not near.established
+        rng = np.random.default_rng(0)
+        alike = [crossing(*(rng.random((2, 40, 16)) < 0.4), [1, 2, 4, 8, 16], resamples=200) for _ in range(20)]
+        assert sum(one.k is not None for one in alike) > 5
+        assert sum(one.established for one in alike) <= 1
+
     def test_a_lead_that_shrinks_to_nothing_and_returns_has_not_turned(self, monkeypatch):
         tables = iter([np.tile([0.5, 0.5, 0.9], (12, 1)), np.tile([0.4, 0.5, 0.8], (12, 1))])
         monkeypatch.setattr("ponder.scaling.crossing.pass_at_k", lambda verdicts, ks: next(tables))

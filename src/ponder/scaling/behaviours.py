@@ -80,6 +80,9 @@ def profile(
 ) -> dict[str, Shown]:
     """Every behaviour over the traces of several problems; each problem weighs the same.
 
+    A trace that was cut by its cap is wrong and long: who checks longer is cut more often, and then looks wrong for checking. Leave the cut ones out to
+    compare right with wrong.
+
     Args:
         traces_P: texts of each problem, at least one each; how many may differ.
         correct_P: the verdict on each of them.

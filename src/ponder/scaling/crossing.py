@@ -39,6 +39,15 @@ class Crossing:
     k: Interval | None
     share: float
 
+    @property
+    def established(self) -> bool:
+        """Whether each leads somewhere beyond doubt, the one before the other: an interval of the differences on one side of zero, and a later one on the other.
+
+        Two policies that are alike cross, too, wherever noise has it; `k` alone does not tell them from policies that do.
+        """
+        sides = [np.sign(one.value) for one in self.differences if one.excludes_zero]
+        return any(before != after for before, after in pairwise(sides))
+
 
 def crossing(a_P_N: ArrayLike, b_P_N: ArrayLike, k_K: Sequence[int], *, seed: int = 0, resamples: int = 1000) -> Crossing:
     """Compare pass@k of two policies on the same problems in the same order; their pools may differ in size.
