@@ -106,15 +106,25 @@ def test_a_bill_holds_every_unit_and_the_verifier_is_on_it():
     policy = model(price=Price(prompt=1.0, cached=0.5, completion=2.0))
     judge = PolicyInfo("judge", "j", parameters=50, kv=KVShape(1, 1, 2), price=Price(prompt=4.0))
     proposals = Spending.of_records("proposals", policy, [Usage(prompt=10, cached=2, completion=6, calls=1, seconds=0.5)] * 2)
-    verdicts = Spending.of_records("verifier", judge, [Usage(scored=16, calls=1)] * 2)
+    verdicts = Spending.of_records("verifier", judge, [Usage(prompt=7, cached=3, scored=9, calls=1)] * 2)
     whole = costs.bill(proposals) + costs.bill(verdicts)
-    assert whole.tokens == 2 * 6 + 2 * 16
-    assert whole.flops == 2 * (2 * 1000 * 14 + 2 * 50 * 16)
-    scored = sum(2 * 50 + attention_of_a_token(KVShape(1, 1, 2), t - 0.5) for t in range(1, 17))
+    assert whole.tokens == 2 * 6 + 2 * 9
+    assert whole.flops == 2 * (2 * 1000 * 14 + 2 * 50 * 13)
+    scored = sum(
+        2 * 50 + attention_of_a_token(KVShape(1, 1, 2), t - 0.5) for t in range(4, 17)
+    )  # scored ones attend to the prompt
     assert whole.attention == pytest.approx(2 * (costs.attended(policy, Trials(10, (6,), 2)) + scored))
     assert whole.eflops == pytest.approx(2 * (costs.eflops(policy, Trials(10, (6,))) + scored))
-    assert whole.money == pytest.approx(2 * ((8 * 1 + 2 * 0.5 + 6 * 2) + 16 * 4) / 1e6)
+    assert whole.money == pytest.approx(2 * ((8 * 1 + 2 * 0.5 + 6 * 2) + 13 * 4) / 1e6)
     assert whole.seconds == 1.0
+
+
+def test_what_is_scored_in_the_call_that_wrote_it_attends_to_all_of_it():
+    made = Spending.of_records("p", model(), [Usage(prompt=5, completion=4, scored=3, calls=1)])
+    assert (made.trials, made.scored) == ((Trials(5, (4,)),), (Trials(9, (3,), 9),))
+    alone = Spending.of_records("p", model(), [Usage(prompt=5, completion=4, calls=1)])
+    more = costs.attended_flops(model(), 9, 3)
+    assert costs.bill(made).attention == pytest.approx(costs.bill(alone).attention + more)
 
 
 def test_what_is_not_known_of_one_model_is_not_known_of_the_sum():

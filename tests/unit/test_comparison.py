@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponder.cli.axes import COUNTS, Unit, on_axis, price_of
+from ponder.cli.axes import COUNTS, Unit, counts, on_axis, price_of, walked
 from ponder.cli.compare import Source, accuracies, compared, front_points, report
 from ponder.cli.curve import Line
 from ponder.cli.findings import decimals, findings, method, p_text
 from ponder.cli.main import run_app
+from ponder.cli.runner import parse_policy
 from ponder.core import Price
 from ponder.errors import StudyError, UsageError
+from ponder.scaling import costs
+from ponder.scaling.costs import Spending
+from ponder.spec import parse
+from ponder.store.records import EventRecord
+from ponder.types import Usage
 from studies import options
 
 
@@ -146,6 +152,80 @@ def test_an_axis_converts_what_was_spent(unit, cost):
     [one] = on_axis([line("a", [10], [1])], (), unit)
     assert one.costs_K.tolist() == pytest.approx([cost])
     assert [(p.axis, p.tokens) for p in one.points()] == [(unit.axis, 10.0)]
+
+
+def priced(spent, axis, *, spec="", policies=("lab",), **more):
+    """What a question costs on the axis, and what was assumed; spent: of one problem at one size."""
+    shape = dict(cell="lab | lab/base | t=1", how="subsets", bound=False, seeds=1, ks=[1], ids=("q",), task="task")
+    own = parse_policy("lab").info.fingerprint
+    values, notes = np.ones((1, 1)), []
+    table = np.array(spent, dtype=float)[None, None]
+    one = Line(strategy="s", values_P_K=values, tokens_P_K=values, spent_P_K_C=table, policy=own, spec=spec, **shape)
+    [found] = on_axis([one], policies, Unit(axis, **more), notes)
+    return found.costs_K[0], notes
+
+
+DRAWN = [Usage(prompt=40, completion=n, cached=c, calls=1) for n, c in ((30, 0), (55, 10), (12, 40))]
+READ = [Usage(prompt=20, scored=n, calls=1) for n in (30, 55)]
+PRM = "best_of_n(n=3, verifier=aggregated(reward_model('lab/prm'), 'min'))"
+
+
+@pytest.mark.parametrize(("axis", "field"), [("flops", "flops"), ("attention", "attention")])
+def test_flops_of_a_curve_are_those_of_the_bill_with_the_verifier_at_its_own_size(axis, field):
+    spent = np.sum([counts(use, 1) for use in DRAWN] + [counts(use, 0, reading=True) for use in READ], axis=0)
+    reader = parse("reward_model('lab/prm')", "verifiers").reader
+    policy = parse_policy("lab").info
+    whole = costs.bill(Spending.of_records("p", policy, DRAWN)) + costs.bill(Spending.of_records("v", reader, READ))
+    cost, notes = priced(spent, axis, spec=PRM)
+    assert cost == pytest.approx(getattr(whole, field), rel=1e-12)
+    assert notes == []
+    assert reader.parameters != policy.parameters
+
+
+def test_runs_are_walked_event_by_event_and_calls_of_one_event_are_taken_for_equally_long():
+    def after(*uses):
+        return sum(uses, Usage())
+
+    events = [
+        EventRecord("extend", 2, 60, after(DRAWN[0], DRAWN[0]), ()),
+        EventRecord("propose", 2, 60, after(DRAWN[0], DRAWN[0]), ()),
+        EventRecord("score", 2, 120, after(DRAWN[0], DRAWN[0], READ[0], READ[0]), ()),
+        EventRecord("extend", 4, 187, after(DRAWN[0], DRAWN[0], READ[0], READ[0], DRAWN[0], DRAWN[1]), ()),
+    ]
+    told = walked(events)
+    first = np.sum([counts(DRAWN[0], 1)] * 2, axis=0)
+    assert told[0] == told[1] == pytest.approx(tuple(first))
+    assert told[2] == pytest.approx(tuple(first + np.sum([counts(READ[0], 0, reading=True)] * 2, axis=0)))
+    exact = np.sum([told[2], counts(DRAWN[0], 1), counts(DRAWN[1], 1)], axis=0)
+    at = COUNTS.index("attended")
+    assert told[3][:at] == pytest.approx(tuple(exact[:at]))
+    assert 0.9 * exact[at] < told[3][at] < exact[at], "the least it may be"
+
+
+def test_what_had_to_be_assumed_of_sizes_is_said_and_attention_is_never_guessed():
+    reading = np.sum([counts(DRAWN[0], 1), counts(READ[0], 0, reading=True)], axis=0)
+    size = parse_policy("lab").info.parameters
+    cost, notes = priced(reading, "flops")
+    assert cost == 2 * size * (70 + 50)
+    assert notes == ["s: the size of its verifier is not known here and taken for that of lab/base; give --verifier-parameters N"]
+    cost, notes = priced(reading, "flops", verifier_parameters=1000)
+    assert (cost, notes) == (2 * size * 70 + 2 * 1000 * 50, [])
+    judged = "best_of_n(n=2, verifier=judge(policy=maze(0.5, 2)))"
+    assert priced(counts(DRAWN[0], 1), "flops", spec=judged)[1] == [
+        "s: what its own policies write is counted at the size of lab/base"
+    ]
+    assert priced(counts(DRAWN[0], 1), "flops", spec="best_of_n(n=2, verifier=judge(policy=lab))")[1] == []
+    with pytest.raises(
+        UsageError, match="what the cache of its verifier looks like is not known here, and attention needs it; give --axis"
+    ):
+        priced(reading, "attention", verifier_parameters=1000)
+    with pytest.raises(UsageError, match="what the cache of lab/base looks like is not known here"):
+        priced(reading, "attention", policies=(), parameters=5)
+    for size in (0, -5, 10**30):
+        with pytest.raises(UsageError, match=rf"^--parameters {size}: a model has 1 to 10\^18 active parameters$"):
+            Unit("flops", parameters=size)
+    assert Unit("flops").label == "FLOPs per question (2 N a token, attention left out)"
+    assert Unit("attention").label == "FLOPs per question with attention (2 N a token, and 2 r D a token attended to)"
 
 
 def test_an_axis_that_needs_what_nobody_knows_says_what_to_give():

@@ -70,12 +70,16 @@ def lines_of(path: Path) -> list[Line]:
         del scores
     found[COVERAGE] = estimators.pass_at_k(correct, ks)
     spent_P_C = np.zeros((count, len(COUNTS)))
+    lengths_P_N: np.ndarray | None = None
     spent_P_C[:, COUNTS.index("samples")] = spent_P_C[:, COUNTS.index("calls")] = 1.0
     for name, column in (("tokens", "completion"), ("prompt", "prompt")):
         if name in names:
-            spent_P_C[:, COUNTS.index(column)] = _mean(laid_out(_numbers(table, name, path, "count")))
+            counted_P_N = laid_out(_numbers(table, name, path, "count"))
+            spent_P_C[:, COUNTS.index(column)] = counted_P_N.mean(axis=1)
+            lengths_P_N = counted_P_N if lengths_P_N is None else lengths_P_N + counted_P_N
         elif name == "tokens":
             spent_P_C[:, COUNTS.index(column)] = 1.0
+    spent_P_C[:, COUNTS.index("attended")] = 1.0 if lengths_P_N is None else (lengths_P_N**2).mean(axis=1)
     task = hashlib.sha256("\x1f".join(sorted(ids)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return [_line(path, name, values, spent_P_C, ids, f"columns-{task}", ks) for name, values in found.items()]
 
@@ -89,10 +93,6 @@ def _line(
     return Line(
         cell, name, "subsets", name == COVERAGE, 1, ks, values_P_K, tokens_of(spent_P_K_C), spent_P_K_C, ids, task, "imported"
     )
-
-
-def _mean(counts_P_N: np.ndarray) -> np.ndarray:
-    return cast("np.ndarray", counts_P_N.mean(axis=1))
 
 
 def _read(path: Path) -> Table:

@@ -88,13 +88,14 @@ def gather(path: Path, unit: Unit) -> Source:
     if path.suffix == COLUMNAR:
         from ponder.cli.columns import lines_of
 
-        lines = lines_of(path)
-        return Source(path, tuple(on_axis(lines, (), unit)))
+        assumed: list[str] = []
+        lines = on_axis(lines_of(path), (), unit, assumed)
+        return Source(path, tuple(lines), notes=tuple(dict.fromkeys(assumed)))
     with ExitStack() as stack:
         study, journal, table = open_study(path, stack)
         store = StudyStore(journal)
         curves = Curves(study, store, table)
-        lines = on_axis(curves.lines(), study.policies, unit)
+        lines = on_axis(curves.lines(), study.policies, unit, curves.notes)
         questions = {
             problem.question.id: "\n".join(message.text for message in problem.question.messages)
             for task in dict.fromkeys(line.task for line in lines)

@@ -24,6 +24,7 @@ def curve(
     png: Path | None = None,
     axis: Axis = "tokens",
     parameters: int | None = None,
+    verifier_parameters: int | None = None,
     price: str | None = None,
     json: JSONFlag = False,
 ) -> None:
@@ -32,13 +33,14 @@ def curve(
     Args:
         study: Folders of studies, or Parquet files of samples.
         png: Where the picture goes; default curve.png in the study folder. Also .svg.
-        axis: What compute is counted in. FLOPs and money need size and price of the policies.
+        axis: What compute is counted in. FLOPs and money need size and price of the models; attention the shape of their caches, too.
         parameters: Active parameters of a policy that does not say its size.
+        verifier_parameters: Active parameters of a reward model that does not say its size; left out, those of the policy.
         price: Of a million tokens, PROMPT,COMPLETION or PROMPT,COMPLETION,CACHED.
     """
     from ponder.cli import verbs
 
-    verbs.curve(study, png, Unit(axis, parameters, price_of(price) if price else None), as_json=json)
+    verbs.curve(study, png, Unit(axis, parameters, price_of(price) if price else None, verifier_parameters), as_json=json)
 
 
 def compare(
@@ -47,6 +49,7 @@ def compare(
     *,
     axis: Axis = "tokens",
     parameters: int | None = None,
+    verifier_parameters: int | None = None,
     price: str | None = None,
     html: Path | None = None,
     markdown: Path | None = None,
@@ -57,8 +60,9 @@ def compare(
 
     Args:
         study: Folders of studies, or Parquet files of samples; several are compared where they have the same problems.
-        axis: What compute is counted in. FLOPs and money need size and price of the policies.
+        axis: What compute is counted in. FLOPs and money need size and price of the models; attention the shape of their caches, too.
         parameters: Active parameters of a policy that does not say its size.
+        verifier_parameters: Active parameters of a reward model that does not say its size; left out, those of the policy.
         price: Of a million tokens, PROMPT,COMPLETION or PROMPT,COMPLETION,CACHED.
         html: Write the report as one file that needs no network.
         markdown: Write it as Markdown.
@@ -69,7 +73,7 @@ def compare(
 
     if png is not None and png.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"compare: {png} must end in .png or .svg")
-    found = comparison.report(study, Unit(axis, parameters, price_of(price) if price else None))
+    found = comparison.report(study, Unit(axis, parameters, price_of(price) if price else None, verifier_parameters))
     comparison.say(found.notes)
     for group in found.groups:
         if json:

@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 
 from ponder.bank import Row, replay
-from ponder.cli.axes import COUNTS, Axis, counts, tokens_of
+from ponder.cli.axes import COUNTS, Axis, counts, tokens_of, walked
 from ponder.cli.runner import needs_oracle, parse_strategy, sampling_of, verdict_key
 from ponder.cli.study import Study
 from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier
@@ -28,7 +28,7 @@ from ponder.run import Direct, Run, solve
 from ponder.scaling import bootstrap, estimators
 from ponder.scaling.figure import Series
 from ponder.store import RunRecord, SqliteTable, StudyStore
-from ponder.types import Chain, Problem, Score, Verdict
+from ponder.types import Chain, Problem, Score, Usage, Verdict
 
 RESAMPLES = 1000
 COVERAGE = "pass@k (any of k correct)"
@@ -69,7 +69,7 @@ class Line:
     """One strategy's curve before it is averaged: rows are problems (seeds averaged), columns the sizes `ks`.
 
     spent_P_K_C: what was spent, in the kinds of `axes.COUNTS`. ids, task: of the problems, and the fingerprint of where they are from. cost_P_K: on
-    another axis than tokens, set by `axes.on_axis`.
+    another axis than tokens, set by `axes.on_axis`. spec: of the strategy, "" for none.
     """
 
     cell: str
@@ -86,6 +86,7 @@ class Line:
     policy: str
     axis: Axis = "tokens"
     cost_P_K: np.ndarray | None = None
+    spec: str = ""
 
     @property
     def costs_K(self) -> np.ndarray:
@@ -158,7 +159,9 @@ class Curves:
                 how: Literal["subsets", "runs"] = "runs" if estimated is None else "subsets"
                 columns = estimated or self._from_runs(line_of(strategy), budget, mine, problems)
                 name = line_of(strategy) if len(budgets) == 1 else f"{line_of(strategy)}, budget {budget}"
-                yield Line(label, name, how, bound, len(cells), *columns, head["problems"], head["fingerprint"])
+                yield Line(
+                    label, name, how, bound, len(cells), *columns, head["problems"], head["fingerprint"], spec=repr(strategy)
+                )
         if slices:
             ks = sizes(self.study.slice)
             coverage = np.mean([estimators.pass_at_k(one.correct_P_N, ks) for one in slices], axis=0)
@@ -251,7 +254,7 @@ class Curves:
                 found = await self._score(verifier, list(chains.values()), problem, cell)
                 for i, score in zip(chains, found, strict=True):
                     scores[p, i] = np.nan if score.value is None else score.value
-                    scored[p, i] = counts(score.usage, 0)
+                    scored[p, i] = counts(score.usage, 0, reading=True)
 
         asyncio.run(all_of_them())
         return scores, scored
@@ -289,25 +292,27 @@ class Curves:
             group = [run for run in mine if run.strategy == spec and run.problem in whole]
             n = re.search(r"\bn=(\d+)", spec)
             k = int(n[1]) if n else max((run.spent.samples for run in group), default=0)
-            cells = [(float(run.correct), *counts(run.spent.usage, run.spent.samples)) for run in group]
+            told = [walked(self.store.events(run.id))[-1:] for run in group]
+            cells = [(float(run.correct), *(one[0] if one else counts(Usage(), 0))) for run, one in zip(group, told, strict=True)]
             columns[k] = _by_problem(group, cells, problems)
         return _stacked(columns, [run for run in mine if run.problem in whole], problems)
 
     def _anytime(self, runs: Sequence[RunRecord], problems: Sequence[Problem]) -> Columns:
         """What each run had proposed, and spent, by the time it had drawn k samples."""
         traces = [(run, self.store.events(run.id)) for run in runs]
+        spent = [walked(events) for _, events in traces]
         by_id = {problem.question.id: problem for problem in problems}
         columns: dict[int, np.ndarray] = {}
         for k in sizes(max((event.samples for _, events in traces for event in events), default=0)):
             cells = []
-            for run, events in traces:
+            for (run, events), told in zip(traces, spent, strict=True):
                 by_then = [event for event in events if event.samples <= k]
                 if not by_then:
                     break
                 proposed = [event.chains[0] for event in by_then if event.kind == "propose"]
                 verdicts = self._verdicts(json.loads(run.cell)["problems"], by_id[run.problem])
                 right = bool(proposed) and verdicts.get(proposed[-1], Verdict(False)).correct
-                cells.append((float(right), *counts(by_then[-1].usage, by_then[-1].samples)))
+                cells.append((float(right), *told[len(by_then) - 1]))
             if cells and len(cells) == len(traces):
                 columns[k] = _by_problem(runs, cells, problems)
         return _stacked(columns, runs, problems)

@@ -40,16 +40,16 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one model did for one purpose. scored: positions of each text that a reward model read."""
+    """What one model did for one purpose. scored: texts that a reward model read, each a prefix and the positions that it scored after it."""
 
     purpose: str
     info: PolicyInfo
     usage: Usage
     trials: tuple[Trials, ...] = ()
-    scored: tuple[int, ...] = ()
+    scored: tuple[Trials, ...] = ()
 
     def __post_init__(self) -> None:
-        written, scored = sum(sum(one.written) for one in self.trials), sum(self.scored)
+        written, scored = (sum(sum(one.written) for one in texts) for texts in (self.trials, self.scored))
         if (written, scored) != (self.usage.completion, self.usage.scored):
             raise UsageError(
                 f"{self.purpose}: {self.usage.completion} tokens written and {self.usage.scored} scored, but trials hold {written} and texts {scored}; "
@@ -68,7 +68,7 @@ class Spending:
             Trials(max(u.prompt for u in one), tuple(u.completion for u in one), min(u.cached for u in one))
             for one in families.values()
         )
-        return cls(purpose, info, sum(every, Usage()), tuple(trials), tuple(usage.scored for usage in every if usage.scored))
+        return cls(purpose, info, sum(every, Usage()), tuple(trials), tuple(_scored(usage) for usage in every if usage.scored))
 
     @classmethod
     def of_records(cls, purpose: str, info: PolicyInfo, records: Sequence[Usage]) -> Spending:
@@ -81,8 +81,12 @@ class Spending:
                 raise UsageError(
                     f"{purpose}: a record of {usage.calls} calls has no length of its own, and attention grows with the length; give them one by one"
                 )
-        trials = tuple(Trials(u.prompt, (u.completion,), u.cached) for u in records if u.prompt or u.completion)
-        return cls(purpose, info, sum(records, Usage()), trials, tuple(u.scored for u in records if u.scored))
+        reads = [u for u in records if u.scored and not u.completion]  # their prompt is what the scored positions attend to, too
+        trials = tuple(
+            Trials(u.prompt, (u.completion,), u.cached) for u in records if (u.prompt or u.completion) and u not in reads
+        )
+        scored = tuple(Trials(u.prompt, (u.scored,), u.cached) if u in reads else _scored(u) for u in records if u.scored)
+        return cls(purpose, info, sum(records, Usage()), trials, scored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def bill(spending: Spending, *, intensity: float = INTENSITY) -> Bill:
     """A spending in every unit that is known of its model."""
     info, usage = spending.info, spending.usage
     sized, shaped = info.parameters is not None, info.parameters is not None and info.kv is not None
-    scored = sum(attended_flops(info, 0, n) for n in spending.scored) if shaped else None
+    scored = sum(attended(info, one) for one in spending.scored) if shaped else None
     return Bill(
         usage.tokens,
         sum(flops(info, one) for one in _once(spending)) if sized else None,
@@ -232,8 +236,14 @@ def throughput(records: Sequence[Usage]) -> Throughput:
 
 def _once(spending: Spending) -> list[Usage]:
     """The usage with each shared prefix read once."""
-    read = [Usage(prompt=one.prefix, cached=one.cached, completion=sum(one.written)) for one in spending.trials]
-    return [*read, Usage(scored=sum(spending.scored))]
+    every = [*spending.trials, *spending.scored]
+    return [Usage(prompt=one.prefix, cached=one.cached, completion=sum(one.written)) for one in every]
+
+
+def _scored(usage: Usage) -> Trials:
+    """Positions that were scored of a text that was written in the same call, and is in the cache."""
+    before = usage.prompt + usage.completion
+    return Trials(before, (usage.scored,), before)
 
 
 def _parameters(info: PolicyInfo) -> int:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 class Transformers:
     """One model; loaded when first asked, one call after another."""
 
+    info = None  # its size is not read off its files
+
     def __init__(self, name: str, folder: Path, shape: str, step: str, batch: int, device: str, dtype: str) -> None:
         """See `ponder.verifiers.reward_model`. Raises `DataError` for files that are no reward model, `MissingExtraError`."""
         for needed in ("torch", "transformers"):

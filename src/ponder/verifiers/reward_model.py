@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from math import log, log1p
 from pathlib import Path
 from typing import Protocol
 
+from ponder.core import KVShape, PolicyInfo
 from ponder.errors import UsageError
 from ponder.lab.reward import Asked, Facts, Files, RewardEngine, lab_shaped, logistic, shipped
 from ponder.run import Run
@@ -70,6 +71,11 @@ class RewardModel:
         """Of weights, facts and shape; of a remote model, of what is asked of it and the model's name."""
         return self._reader.fingerprint
 
+    @property
+    def reader(self) -> PolicyInfo | None:
+        """Size and cache of the model that reads, where its file says so without being opened by an engine; None else."""
+        return self._reader.info
+
     @cached_property
     def _reader(self) -> Reader:
         return _open(self)
@@ -102,6 +108,11 @@ class Reader(Protocol):
     @property
     def fingerprint(self) -> str:
         """Identity of the numbers it gives."""
+        ...
+
+    @property
+    def info(self) -> PolicyInfo | None:
+        """Size and cache, where they are known."""
         ...
 
     @property
@@ -146,7 +157,18 @@ class Lab:
     def __init__(self, files: Files) -> None:
         self.engine = RewardEngine(files)
         self.facts = self.engine.facts
-        self.fingerprint = f"reward-lab-{self.engine.weights.fingerprint}"
+        weights = self.engine.weights
+        self.fingerprint = f"reward-lab-{weights.fingerprint}"
+        inside = sum(
+            getattr(layer, field.name).size for layer in weights.layers for field in fields(layer)
+        )  # what a token is multiplied with
+        shape = weights.shape
+        self.info = PolicyInfo(
+            self.fingerprint,
+            self.fingerprint,
+            parameters=inside + 2 * shape.width,
+            kv=KVShape(shape.layers, 1, shape.head, group=shape.heads),
+        )
 
     async def read(self, chains: Sequence[Chain]) -> list[Reading]:
         """In a thread, so that sampling goes on meanwhile."""

@@ -47,6 +47,8 @@ TIMEOUT = 600.0
 class Remote:
     """One model on one server. A session is opened for each call, so it may be asked in any event loop."""
 
+    info = None  # a server does not say its size
+
     def __init__(self, url: str, model: str, shape: str, step: str, batch: int, key_env: str) -> None:
         """See `ponder.verifiers.reward_model`. Raises `UsageError` for an address, shape or key that makes no sense."""
         self.url, self.model, self.batch, self.key_env = check_address(url), model, batch, key_env
