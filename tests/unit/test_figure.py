@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ponder.scaling.figure import PALETTE, Series, _spread, curve_figure, short
+from ponder.scaling.figure import LABEL, PALETTE, Series, _spread, curve_figure, labels, short
 
 
 def line(name, y, kind="strategy"):
@@ -60,6 +60,17 @@ def test_labels_keep_their_order_and_distance():
     assert all(b - a > 0.0599 for a, b in pairwise(ordered))
     assert max(places) <= 1.0
     assert _spread([0.2, 0.8], gap=0.06) == [0.2, 0.8]
+
+
+def test_what_is_cut_out_of_a_label_is_what_names_share():
+    names = ["sample", "a\nb", *(f"auto(card='some/long/path/card.toml', budget={b})" for b in (150, 2500))]
+    names += [f"rejection(reward_model('lab/prm'), threshold=0.{t}, otherwise='best')" for t in ("0059", "2131")]
+    found = labels(names)
+    assert found[:2] == ["sample", "a b"]
+    assert found[2:4] == ["auto(card…toml', budget=150)", "auto(card…oml', budget=2500)"]
+    assert found[4:] == ["rejection… threshold=0.0059…", "rejection… threshold=0.2131…"]
+    assert max(map(len, found)) <= LABEL
+    assert labels(["x" * 99, "x" * 99, "x" * 98]) == ["xxxxxxxxx…xxxxxxxxxxxxxxxxxx"] * 3
 
 
 def test_ticks_are_short():

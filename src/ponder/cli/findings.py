@@ -98,17 +98,28 @@ def method(report: Report) -> list[str]:
         "reaches exactly that. Nothing is read beyond what was measured.",
         "Intervals: 95%, bootstrap over problems, 2,000 resamples. p: two-sided sign-flip test over problems. Both take the mean "
         "costs as given.",
-        f"{report.tests} comparisons were made. The p-values called Holm are corrected for all of them: the chance that any difference that "
-        "is called established is none is at most 5%. Strategies that share samples are correlated, which the pairing uses.",
+        corrected(report.tests),
         "Points from runs tell what one run of a strategy had proposed by then. A search that is set up for less compute may do better there "
         "than one that is cut; before its first right answer nothing is compared.",
         "Upper bounds that take the reference (pass@k, graders as guides) are shown, but neither compared nor on the front.",
     ]
 
 
+def corrected(tests: int) -> str:
+    """How many comparisons there were, and what was done about it."""
+    if not tests:
+        return "Nothing was compared: no two strategies that can be had without the reference were measured at a common cost."
+    return (
+        f"{tests} comparison{'s were' if tests > 1 else ' was'} made. The p-values called Holm are corrected for all of them: the chance that any difference "
+        "that is called established is none is at most 5%. Strategies that share samples are correlated, which the pairing uses."
+    )
+
+
 def size(one: Comparison, *, signed: bool = False) -> str:
     """The difference with its interval and p-values."""
     d = one.difference
+    if not signed and 0 < abs(d.value) < 0.0005:
+        return f"less than .001 (p {p_text(one.p)}, Holm {p_text(one.holm)})"
     value = f"{'+' if d.value > 0 and signed else ''}{decimals(d.value if signed else abs(d.value))}"
     low, high = (d.low, d.high) if signed or d.value >= 0 else (-d.high, -d.low)
     return f"{value} [{decimals(low)}, {decimals(high)}] (p {p_text(one.p)}, Holm {p_text(one.holm)})"

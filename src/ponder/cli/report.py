@@ -23,7 +23,7 @@ from ponder.cli.compare import Entry, Group, Report, accuracies, figure_series, 
 from ponder.cli.findings import LEVEL, decimals, established, findings, method, p_text, undecided
 from ponder.cli.output import clean
 from ponder.errors import DataError
-from ponder.scaling.figure import curve_figure, short
+from ponder.scaling.figure import curve_figure, labels, short
 from ponder.store.export import write as write_lines
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ LARGEST = 3_000_000
 """Bytes of a page."""
 COARSER = ((240, 5000), (60, 500), (10, 50))
 """Most columns of a heat map (more problems share them) and most rows of a table of comparisons, until a page is small enough."""
+FINDINGS = 12
+"""Sentences of a group that stand open."""
 APART = 12
 """Problems shown one by one."""
 TEMPLATES = Path(__file__).parent / "templates"
@@ -84,6 +86,7 @@ def html(report: Report, *, columns: int = COARSER[0][0], rows: int = COARSER[0]
         unit=report.unit.label,
         groups=[_group(report, group, number, columns, rows) for number, group in enumerate(report.groups)],
         method=method(report),
+        most=FINDINGS,
         notes=[shown(note, 600) for note in report.notes],
         sources=[
             {"name": shown(source.path.name, 100), "provenance": shown(json.dumps(source.provenance, indent=1), 4000)}
@@ -196,7 +199,7 @@ def _svg(report: Report, group: Group, prefix: str) -> Markup | None:
 def _figure(report: Report, group: Group, path: Path) -> Path:
     seeds = max(entry.line.seeds for entry in group.entries)
     caption = f"{len(group.ids)} problems, {seeds} seed{'s' * (seeds > 1)}; bands: 95% bootstrap over problems"
-    lines = [replace(one, name=shown(one.name, 60)) for one in figure_series(group)]
+    lines = [replace(one, name=shown(one.name, 200)) for one in figure_series(group)]
     title = shown(group.title, 70)
     return curve_figure(lines, path, title=title, caption=caption, x_label=report.unit.label, front=front_points(group))
 
@@ -211,6 +214,7 @@ def _points(group: Group) -> list[Cells]:
     return [
         {
             "name": shown(point.strategy, 200),
+            "first": place == 0,
             "k": point.k,
             "cost": f"{point.cost:,.0f}" if point.cost >= 100 else f"{point.cost:.3g}",
             "value": decimals(point.value),
@@ -252,20 +256,24 @@ def _heat(group: Group, most: int) -> Cells:
     bins = np.array_split(order, min(most, len(order)))
     left, step = 220, round(min(18.0, 780 / len(bins)), 2)
     rows = []
-    for at, (entry, values_P) in enumerate(zip(group.entries, values_E_P, strict=True)):
+    names = labels([shown(entry.name, 200) for entry in group.entries], 34)
+    for at, (name, values_P) in enumerate(zip(names, values_E_P, strict=True)):
         cells = []
         for place, members in enumerate(bins):
             value = float(values_P[members].mean())
             of = group.ids[members[0]] if len(members) == 1 else f"{len(members)} problems"
             label = f"{shown(of, 60)}: {decimals(value)}"
             cells.append({"x": round(left + place * step, 2), "level": round(10 * min(1.0, max(0.0, value))), "label": label})
-        rows.append({"y": 20 * at, "name": shown(entry.name, 34), "cells": cells})
-    width = len(order) / len(bins)
-    note = "A column is a problem" if width == 1 else f"A column is the mean of about {width:.0f} problems"
+        rows.append({"y": 20 * at, "name": name, "cells": cells})
+    few, many = len(bins[-1]), len(bins[0])
+    note = (
+        f"A column is the mean of {few if few == many else f'{few} or {many}'} problems" if many > 1 else "A column is a problem"
+    )
     return {
         "rows": rows,
         "left": left,
         "step": step,
+        "legend": left - 94,
         "width": round(left + step * len(bins) + 4),
         "height": 20 * len(rows) + 18,
         "note": f"{note}, ordered by the mean of all strategies.",

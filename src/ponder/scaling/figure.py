@@ -2,7 +2,8 @@
 
 Strategies are solid lines with a marker at every size; bounds that no strategy can buy without the reference (pass@k)
 are dashed. The first six colours are those of Okabe and Ito (2008), told apart with every common colour blindness; two more follow, and every series
-has a marker shape of its own. Labels stand at the ends of the lines, pushed apart where they would touch.
+has a marker shape of its own, and beyond eight of them the lines are dotted. Labels stand at the ends of the lines, pushed apart where they would
+touch; what is cut out of a long one is what it shares with others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 BOUND_COLOUR = "#5A5A5A"
 INK, FAINT = "#222222", "#E3E3E3"
 LEFT = 0.09  # where the axes, the title and the caption begin
+LABEL = 28  # characters that the margin right of the axes has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def curve_figure(
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in the picture, not a failure
         figure = Figure(figsize=(8.0, 4.8), facecolor="white")
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((LEFT, 0.155, 0.65, 0.735))
+        axes = figure.add_axes((LEFT, 0.155, 0.62, 0.735))
         _frame(axes, series, x_label, y_label)
         strategies = [one for one in series if one.kind == "strategy"]
         if front:
@@ -130,6 +132,7 @@ def curve_figure(
 def _line(axes: Axes, one: Series, number: int) -> tuple[Series, str]:
     bound = one.kind == "bound"
     colour = BOUND_COLOUR if bound else PALETTE[number % len(PALETTE)]
+    again = number // len(PALETTE)  # how often all colours have been given before
     if len(one.x) == 1:
         axes.vlines(one.x, one.low, one.high, color=colour, linewidth=1.6, zorder=3)
     else:
@@ -140,9 +143,9 @@ def _line(axes: Axes, one: Series, number: int) -> tuple[Series, str]:
         one.x,
         one.y,
         color=colour,
-        linestyle=(0, (5, 2.5)) if bound else "-",
+        linestyle=(0, (5, 2.5)) if bound else (0, (1, 1)) if again else "-",
         linewidth=1.4 if bound else 2.0,
-        marker=MARKERS[number % len(MARKERS)],
+        marker=MARKERS[(number + again) % len(MARKERS)],
         markersize=4.0 if bound else 5.0,
         markeredgecolor="white",
         markeredgewidth=0.7,
@@ -197,7 +200,8 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[Series, str]]) -> None:
     low, high = axes.get_ylim()
     heights = [(min(max(one.y[-1], low), high) - low) / (high - low) for one, _ in ends]
     places = _spread(heights, gap=min(0.058, 1.0 / len(heights)))
-    for (one, colour), height, place in zip(ends, heights, places, strict=True):
+    names = labels([one.name for one, _ in ends])
+    for (_, colour), name, height, place in zip(ends, names, heights, places, strict=True):
         axes.annotate(
             "",
             xy=(1.0, height),
@@ -205,7 +209,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[Series, str]]) -> None:
             xycoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
         )
-        axes.text(1.037, place, _clipped(one.name), transform=axes.transAxes, color=colour, va="center")
+        axes.text(1.037, place, name, transform=axes.transAxes, color=colour, va="center")
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -223,10 +227,24 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return places
 
 
-def _clipped(name: str) -> str:
-    """The name on one line, at most 30 characters of it."""
-    line = " ".join(name.split())
-    return line if len(line) <= 30 else line[:29] + "…"
+def labels(names: Sequence[str], room: int = LABEL) -> list[str]:
+    """Each name on one line of at most `room` characters: beginning and end, or its beginning and what tells it from those that share both."""
+    lines = [" ".join(name.split()) for name in names]
+    cut = [_cut(line, room) for line in lines]
+    for label in {one for one in cut if cut.count(one) > 1}:
+        alike = [at for at, one in enumerate(cut) if one == label]
+        ends = zip(*(lines[at][::-1] for at in alike), strict=False)
+        shared = next((place for place, those in enumerate(ends) if len(set(those)) > 1), 0)
+        for at in alike:
+            told = lines[at][: len(lines[at]) - shared]
+            cut[at] = f"{_cut(told, room - 1)}…" if shared else label
+    return cut
+
+
+def _cut(line: str, room: int) -> str:
+    """Beginning and end of a line, at most `room` characters."""
+    head = room // 3
+    return line if len(line) <= room else f"{line[:head]}…{line[head + 1 - room :]}"
 
 
 def short(value: float) -> str:
