@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,12 +12,21 @@ from urllib.request import Request, urlopen
 import pytest
 from served import Served
 
+from ponder.core import Sampling
 from ponder.errors import UsageError
-from ponder.scaling.card import Card, Choice, Triple, write
+from ponder.graders.answer import stated_answer
+from ponder.run import solve
+from ponder.scaling.card import Card, Choice, Triple, read, write
 from ponder.server.config import Config
+from ponder.server.engine import Engine
+from ponder.server.record import Recorder
+from ponder.store import Journal
+from ponder.store.export import canonical
 from ponder.testing.endpoint import FakeEndpoint
+from ponder.types import Question, user
 
 pytestmark = pytest.mark.slow
+REAL = Path(__file__).parents[2] / "docs" / "evidence" / "tune_card.toml"  # written by `ponder tune` on the lab
 NO = Triple(0.0, 0.0, 0.0)
 BY_BUDGET = {100: "self_consistency(n=2)", 1000: "self_consistency(n=4)", 10_000: "self_consistency(n=8)"}
 
@@ -116,3 +126,52 @@ def test_the_command_serves_a_card_on_the_lab(tmp_path):
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_a_real_card_over_http_is_auto_at_the_cards_budgets_and_what_is_told_is_what_was_spent(tmp_path):
+    config, asked, budgets = Config(policy="lab:base", card=str(REAL), max_tokens=200), "chain 3+4*2", read(REAL).budgets
+    lowest, middle, largest = budgets[0], budgets[len(budgets) // 2], budgets[-1]
+    wanted = {None: largest, "low": lowest, "medium": middle, "high": largest}
+    with Journal(tmp_path / "study.db") as journal:
+        with Served(config, Recorder(journal, str)) as served:
+            assert served.server.engine.models.names == ["lab/base", "auto"]
+            told = {
+                effort: served.chat(asked, "auto", seed=1, **({"reasoning_effort": effort} if effort else {}))
+                for effort in wanted
+            }
+            *_, last, done = served.chat(
+                asked, "auto", seed=2, reasoning_effort="low", stream=True, stream_options={"include_usage": True}
+            ).events
+            response = served.call(
+                "POST", "/v1/responses", {"model": "auto", "input": asked, "seed": 3, "reasoning": {"effort": "medium"}}
+            ).json
+            metrics = served.call("GET", "/metrics").text
+        runs = [line for line in map(json.loads, canonical(journal)) if line["kind"] == "run"]
+    assert done == "[DONE]"
+
+    async def directly():
+        async with Engine(config, str) as engine:
+            auto, question = engine.models.strategies["auto"], Question("served", (user(asked),))
+            how = {"sampling": Sampling(max_tokens=200), "seed": 1, "answer": stated_answer}
+            return {budget: await solve(auto.within(budget), question, engine.policy, **how) for budget in {*wanted.values()}}
+
+    direct = asyncio.run(directly())
+    for effort, budget in wanted.items():
+        got, outcome = told[effort].json, direct[budget]
+        assert got["choices"][0]["message"]["content"] == outcome.chain.text, effort
+        assert got["ponder"]["samples"] == outcome.spent.samples
+        assert (got["usage"]["prompt_tokens"], got["usage"]["completion_tokens"]) == (
+            outcome.spent.usage.prompt,
+            outcome.spent.usage.tokens,
+        )
+    samples = [told[effort].json["ponder"]["samples"] for effort in ("low", "medium", "high")]
+    assert samples == sorted({*samples})
+
+    usages = [one.json["usage"] for one in told.values()] + [last["usage"]]
+    spent = sorted((one["prompt_tokens"], one["completion_tokens"]) for one in usages)
+    spent = sorted([*spent, (response["usage"]["input_tokens"], response["usage"]["output_tokens"])])
+    kept = [run["outcome"]["usage"] for run in runs]
+    assert sorted((one["prompt"], one["completion"] + one["scored"]) for one in kept) == spent
+    counted = {kind: sum(one[kind] for one in kept) for kind in ("prompt", "completion", "scored")}
+    for kind, total in counted.items():
+        assert f'ponder_tokens_total{{kind="{kind}"}} {total:.1f}' in metrics

@@ -42,7 +42,7 @@ class Recorder:
     async def keep(
         self, messages: Sequence[Message], strategy: object, policy: Policy, sampling: Sampling, seed: int, outcome: Outcome
     ) -> None:
-        """Remember what was asked and what came of it."""
+        """Remember what was asked and what came of it. A request that comes again with its seed, and to the same end, is one run."""
         prompt = self.clean(Chain(tuple(messages)))
         question = Question(prompt.digest, prompt.prompt)
         await self.store.keep_problems(TASK, [Problem(question, None)])
@@ -58,16 +58,18 @@ class Recorder:
         cleaned = replace(
             outcome, events=tuple(replace(event, chains=tuple(map(self.clean, event.chains))) for event in outcome.events)
         )
+        described, chosen_digest, spent = json.dumps(cell, sort_keys=True), chosen.digest if chosen else None, outcome.spent
+        whole = (seed, prompt.digest, described, strategy, chosen_digest, spent.samples, spent.usage.tokens)
         record = RunRecord(
-            hashlib.blake2b(f"{seed}\x1f{prompt.digest}".encode(), digest_size=16).hexdigest(),
-            json.dumps(cell, sort_keys=True),
+            hashlib.blake2b("\x1f".join(map(repr, whole)).encode(), digest_size=16).hexdigest(),
+            described,
             question.id,
             repr(strategy),
             "none",
-            chosen.digest if chosen else None,
+            chosen_digest,
             self.redact(outcome.answer) if outcome.answer else None,
             False,
-            outcome.spent,
+            spent,
             outcome.oracle,
             outcome.failed,
             outcome.exhausted,
