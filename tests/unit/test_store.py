@@ -93,6 +93,23 @@ def test_many_small_writes_at_once_share_commits(path, monkeypatch):
     assert len(commits) < 100
 
 
+def test_a_table_does_not_grow_by_every_pool_it_has_written(path, monkeypatch):
+    monkeypatch.setattr("ponder.store.table.MOST_KNOWN", 8)
+
+    async def work():
+        for turn in range(3):
+            for at in range(20):
+                await table.keep([Row(POOL._replace(stream=f"s{at}"), turn, 5, "stop", Step("x"))], [ROOT])
+
+    with Journal(path) as journal:
+        table = SqliteTable(journal)
+        asyncio.run(work())
+        assert len(table._known) <= 9
+    assert read(path, "SELECT count(*), count(DISTINCT stream) FROM pools") == [(20, 20)]
+    assert read(path, "SELECT count(*) FROM samples") == [(60,)]
+    assert read(path, "SELECT count(*) FROM prefixes") == [(1,)]
+
+
 def test_a_write_is_all_or_nothing(path):
     async def work():
         await journal.write(

@@ -15,6 +15,9 @@ from ponder.errors import CorruptError
 from ponder.store.journal import Journal, Value, fault
 from ponder.types import Blob, Chain, Finish, Score, Step, Tokens, Usage
 
+MOST_KNOWN = 4096
+"""Pools that a table remembers to have written: a server that records for weeks must not grow by each."""
+
 _SAMPLE = """INSERT OR IGNORE INTO samples SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM pools
     WHERE policy = ? AND chain = ? AND sampling = ? AND stream = ?"""
 
@@ -40,6 +43,8 @@ class SqliteTable:
         if not rows:
             return
         fault("sample-before-keep")
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()  # what is written again is ignored by the journal
         new = {row.pool for row in rows} - self._known
         bodies = {chain.digest: prefix_body(chain) for chain in prefixes} if new else {}
         self._known |= new  # the journal commits in order: whatever names these pools from here on comes after them
