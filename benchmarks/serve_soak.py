@@ -274,7 +274,10 @@ def serving(upstream: str, folder: Path, record: bool) -> Iterator[Watched]:
     command = [str(Path(sys.executable).with_name("ponder")), "serve", "--config", str(file)]
     environment = {**os.environ, "PONDER_CACHE": str(folder)}
     with log.open("w") as chatter:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=chatter, text=True, env=environment)
+        # A session of its own: where Linux shares processors out by session, the client does not take them from the server.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=chatter, text=True, env=environment, start_new_session=True
+        )
         assert process.stdout is not None
         try:
             yield Watched(process, json.loads(process.stdout.readline())["url"], log)
