@@ -19,7 +19,7 @@ from ponder.cli.ledger import Ledger, OverSpent, Purse
 from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.space import Space, levels, read
-from ponder.cli.tune import split_of, tokens_of, tune
+from ponder.cli.tune import difficulty_told, split_of, tokens_of, tune
 from ponder.errors import DataError, SpecError, StudyError, UsageError
 from ponder.run import solve
 from ponder.scaling import card
@@ -171,6 +171,30 @@ def test_levels_are_quantiles_of_a_guides_own_scores():
     assert levels(pools, "g") == pytest.approx([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99], abs=1e-4)
     silent = Pools(np.array([0]), scores > 2, np.full((1, 101), -1), np.ones((1, 101)), {"g": Guide(scores, scores * 0)})
     assert levels(silent, "g") == []
+
+
+# What the pilot tells
+
+
+def told_of(right, pilot=4):
+    """What is said of pools whose right answers are all alike, and whose wrong ones all differ."""
+    rows, n = right.shape
+    answers = np.where(right, 0, 1 + np.arange(n))
+    pools = Pools(np.arange(rows), right, answers, np.full((rows, n), 10.0), {}).shuffled(2, seed=0)
+    return difficulty_told(pools, card.Card(pilot, "", (), ()))
+
+
+def test_a_card_says_how_well_its_pilot_tells_difficulty_by_samples_that_the_pilot_is_not_among():
+    rng = np.random.default_rng(0)
+    chance = rng.beta(0.5, 0.5, 200)[:, None]
+    clear = told_of(rng.random((200, 24)) < chance)
+    assert clear["gain"][1] > 0
+    assert clear["near"][0] > 0.7
+    pilot = np.repeat(rng.random((200, 1)) < 0.5, 4, axis=1)
+    blind = told_of(np.hstack([pilot, rng.random((200, 20)) < 0.5]))
+    assert blind["gain"][0] < 0.01, "a pilot that knows its own samples alone predicts nothing"
+    assert told_of(pilot) == {}, "nothing is left to predict"
+    assert told_of(rng.random((12, 8)) < 0.5) == {}
 
 
 # The verb
@@ -351,7 +375,9 @@ def test_a_second_policy_plays_the_part_that_it_is_better_at(tmp_path, monkeypat
     assert {choice.policy for choice in made.choices} == {"maze(0.95, 2)"}
     [promised] = made.expected
     assert promised.accuracy.value > 0.8
-    assert dict(made.measured)["policies"] == ["maze(0.3, 2)", "maze(0.95, 2)"]
+    measured = dict(made.measured)
+    assert measured["policies"] == ["maze(0.3, 2)", "maze(0.95, 2)"]
+    assert len(measured["difficulty_gain"]) == len(measured["difficulty_near"]) == 3
     words = ["--task", "maze(n=60, depth=2)", "--policy", "maze(0.3, 2)", "--strategy", "auto('card.toml')"]
     assert run_app(["run", *words, "--out", "used", "--json"]) == 0
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ponder.scaling.orders import Pools
 
 ORDERS = 6  # in which every pool is taken
+LEAST_TOLD = 20  # problems, for a word on how well difficulty is told: five folds, and five bins in what is left
 LEAST = 4  # problems: two folds to choose and to judge on, and two more inside each
 ROUNDS = ((0.06, 3), (0.2, 1), (1.0, 1))  # of the problems, and how many searches go on from there
 
@@ -176,6 +177,7 @@ async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | No
             )
         gathered = await gather(shops, space, purse)
     card = chosen(gathered, space, budgets, spread)
+    told = difficulty_told(gathered.pools, card)
     measured: dict[str, object] = {
         "studies": [one.name for one in studies],
         "tasks": [spec for one in studies for spec in one.tasks],
@@ -190,6 +192,7 @@ async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | No
         "new_tokens": purse.spent,
         "spread": spread,
         "leaves": len(card.splits) + 1,
+        **{f"difficulty_{name}": [round(number, 4) for number in numbers] for name, numbers in told.items()},
     }
     return replace(card, measured=tuple(measured.items()))
 
@@ -322,6 +325,27 @@ def chosen(given: Gathered, space: Space, budgets: Sequence[int], spread: Spread
     )
 
 
+def difficulty_told(pools: Pools, card: Card) -> dict[str, list[float]]:
+    """How well what the card's pilot shows predicts the pass rate of the samples after it, on problems that were not fitted on.
+
+    gain: in squared error, over predicting the mean of the others; near: share of problems at most one of Snell's five bins away from the oracle's.
+    Numbers with their intervals; nothing where there are too few problems or samples.
+    """
+    import numpy as np
+
+    from ponder.scaling import allocate, difficulty
+
+    first = np.unique(pools.problem_R, return_index=True)[1]  # the pool of each as it was drawn, of the first seed
+    rest = pools.correct_R_N[first, card.pilot :]
+    if len(first) < LEAST_TOLD or not rest.shape[1]:
+        return {}
+    seen = allocate.features(pools, card.pilot, card.guide)
+    fit = difficulty.logistic_fit(list(seen))
+    graded = np.full(len(first), float(rest.shape[1]))
+    found = difficulty.cross_validate(fit, np.column_stack(list(seen.values()))[first], rest.mean(axis=1), graded)
+    return {name: [one.value, one.low, one.high] for name, one in (("gain", found.gain), ("near", found.near))}
+
+
 def report(card: Card, purse: Purse, *, as_json: bool) -> None:
     """What to expect, and what was chosen."""
     from ponder.cli import output
@@ -354,6 +378,11 @@ def report(card: Card, purse: Purse, *, as_json: bool) -> None:
     ]
     output.table(["budget", "bin", "problems", "accuracy", "tokens", "strategy", "policy"], rows)
     measured = dict(card.measured)
+    if near := measured.get("difficulty_near"):
+        print(
+            f"ponder: the pilot puts {_shown(near, 2)} of the questions within one of five bins of their difficulty",
+            file=sys.stderr,
+        )
     print(f"ponder: {measured.get('candidates')} candidates, {purse.spent} new tokens", file=sys.stderr)
 
 

@@ -105,6 +105,16 @@ def paired_difference(a_P: ArrayLike, b_P: ArrayLike, *, seed: int, resamples: i
     return mean_intervals(a - b, seed=seed, resamples=resamples, level=level)[0]
 
 
+def times_drawn(rows: int, *, seed: int, resamples: int) -> Floats:
+    """R x P: how often each row was drawn, with replacement, for statistics that are more than a mean; weights of whole numbers that sum to P.
+
+    Raises `ValueError` for fewer than 100 resamples or a seed below 0.
+    """
+    if resamples < 100 or seed < 0:
+        raise ValueError(f"resamples is {resamples} and seed {seed}; they must be at least 100 and 0")
+    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), resamples).astype(np.float64)
+
+
 def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """A proportion with the Wilson score interval (Wilson 1927, JASA 22:209), honest at 0 and at 1.
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ponder.scaling.bootstrap import Interval
+from ponder.scaling.bootstrap import Interval, times_drawn
 from ponder.scaling.estimators import pass_at_k
 from ponder.scaling.fit import Floats, intervals
 
@@ -72,8 +72,7 @@ def crossing(a_P_N: ArrayLike, b_P_N: ArrayLike, k_K: Sequence[int], *, seed: in
         raise ValueError(f"a has {len(a_P_K)} problems and b {len(b_P_K)}; they must be the same ones in the same order")
     gaps_P_K = a_P_K - b_P_K
     problems = len(gaps_P_K)
-    weights_R_P = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), resamples)
-    gaps_R_K = weights_R_P @ gaps_P_K / problems
+    gaps_R_K = times_drawn(problems, seed=seed, resamples=resamples) @ gaps_P_K / problems
     log_K = np.log(sizes)
     side, at = _turn(gaps_P_K.mean(axis=0), log_K)
     turns = [_turn(gaps_K, log_K) for gaps_K in gaps_R_K]

@@ -1,19 +1,19 @@
 """How hard a question is for a policy: known from verdicts, or predicted from a few pilot samples without any.
 
 Snell et al. 2024 (arXiv:2408.03314, section 3.2) bin problems into five quantiles of pass@1 (oracle) or of the mean verifier score of the same
-samples (predicted) and choose a strategy for each bin. What a policy card can carry is an `Estimator`: names of features, weights, edges. It is
-fitted where verdicts are known; `bin` reads features of a `Pilot` alone, which holds no verdict and no reference.
+samples (predicted) and choose a strategy for each bin. An `Estimator` predicts pass@1 from what `ponder.scaling.card.features` sees of a pilot. It is
+fitted where verdicts are known; at a question it reads features alone. A policy card has bins of another kind (`ponder.scaling.allocate`): what
+`cross_validate` says of its pilot stands in it as evidence.
 
 Bins count from 0, the easiest, as Snell's levels do from 1. Axes: P problems, F features, N samples.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, isfinite, log
+from math import exp, isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 from ponder.errors import DataError, UsageError
 from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
 from ponder.scaling.calibration import isotonic
-from ponder.types import JSON
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,54 +31,8 @@ QUANTILES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Pilot:
-    """The first few samples of a question, as a strategy sees them.
-
-    answers: the task's keys, None for a sample that did not end or gives none. scores: a verifier's values in [0, 1], None where it gave none; empty
-    without a verifier. tokens: completion tokens of each.
-    """
-
-    answers: tuple[Hashable | None, ...]
-    tokens: tuple[int, ...]
-    scores: tuple[float | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.answers or len(self.tokens) != len(self.answers) or len(self.scores) not in (0, len(self.answers)):
-            raise UsageError(
-                f"pilot: {len(self.answers)} answers, {len(self.tokens)} token counts and {len(self.scores)} scores; it takes one of each for every "
-                "sample, at least one sample, and scores for all or none"
-            )
-
-    def features(self) -> dict[str, float]:
-        """What the samples show; the names that an estimator may use.
-
-        agreement  share of the samples with the commonest answer (failed samples count, and never agree)
-        entropy    of the answers, in nats over log(n): 0 all alike, 1 all different; each failed sample is an answer of its own
-        distinct   different answers over samples, failed samples again each their own
-        silent     share of the samples without an answer
-        log_tokens mean logarithm of 1 + tokens
-        score      mean score, best_score the largest; failed scores count as 0 (only with a verifier)
-        """
-        n = len(self.answers)
-        counts = list(Counter(answer for answer in self.answers if answer is not None).values())
-        silent = n - sum(counts)
-        every = counts + [1] * silent
-        found = {
-            "agreement": max(counts, default=0) / n,
-            "entropy": -sum(c / n * log(c / n) for c in every) / log(n) if n > 1 else 0.0,
-            "distinct": len(every) / n,
-            "silent": silent / n,
-            "log_tokens": sum(log(1 + t) for t in self.tokens) / n,
-        }
-        if self.scores:
-            scores = [0.0 if score is None else score for score in self.scores]
-            found |= {"score": sum(scores) / n, "best_score": max(scores)}
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Estimator:
-    """A prediction of pass@1 from features, and the bins it falls into. Frozen, and nothing but numbers: what a policy card holds.
+    """A prediction of pass@1 from features, and the bins it falls into. Frozen, and nothing but numbers.
 
     The index of a question is bias + weights . features; its predicted pass@1 ("ease") is the index through the knots (linear between them,
     constant beyond), or through the logistic function where there are none. edges: of the ease, falling: bin 0 has at least edges[0].
@@ -124,21 +77,6 @@ class Estimator:
         ease = self.ease(features)
         return sum(ease < edge for edge in self.edges)
 
-    def table(self) -> dict[str, JSON]:
-        """As TOML or JSON holds it: scalars and lists."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def read(cls, table: Mapping[str, object]) -> Estimator:
-        """The inverse of `table`. Raises `DataError` for what is none."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(table) - known):
-            raise DataError(f"estimator: there is no key {unknown[0]!r}; there are {', '.join(sorted(known))}")
-        try:
-            return cls(**{key: _tuple(value) if isinstance(value, list | tuple) else value for key, value in table.items()})  # type: ignore[arg-type]  # checked by the constructor
-        except TypeError as error:
-            raise DataError(f"estimator: {error}; an estimator is what `Estimator.table` wrote") from None
-
 
 def edges_of(ease_P: ArrayLike, bins: int = QUANTILES) -> tuple[float, ...]:
     """Falling edges, between values, that cut problems into bins of about equal size.
@@ -164,19 +102,18 @@ def oracle_bins(rate_P: ArrayLike, bins: int = QUANTILES) -> Ints:
     return found
 
 
-def table_of(pilots: Sequence[Pilot], features: Sequence[str]) -> Floats:
-    """P x F: the named features of pilots. Raises `UsageError` for a name that a pilot does not have."""
-    rows = [pilot.features() for pilot in pilots]
-    for name in features:
-        if any(name not in row for row in rows):
-            raise UsageError(f"there is no feature {name!r}; pilots have {', '.join(sorted(rows[0]))}")
-    return np.array([[row[name] for name in features] for row in rows])
+def table_of(seen_P: Sequence[Mapping[str, float]], names: Sequence[str]) -> Floats:
+    """P x F: the named features of each problem. Raises `UsageError` for a name that one of them does not have."""
+    for name in names:
+        if any(name not in row for row in seen_P):
+            raise UsageError(f"there is no feature {name!r}; pilots have {', '.join(sorted(seen_P[0]))}")
+    return np.array([[row[name] for name in names] for row in seen_P])
 
 
 def isotonic_fit(feature: str, *, falls: bool = False, bins: int = QUANTILES) -> Fitter:
-    """Pass@1 as a monotone function of one feature (such as `score`, or `agreement`): Snell's predicted difficulty, calibrated.
+    """Pass@1 as a monotone function of one feature (such as `mean`, or `agreement`): Snell's predicted difficulty, calibrated.
 
-    Pooling adjacent violators, problems weighed by their graded samples. falls: the pass rate falls in the feature (`entropy`).
+    Pooling adjacent violators, problems weighed by their graded samples. falls: the pass rate falls in the feature (`tokens`).
     """
 
     def fit(table_P_F: Floats, rate_P: Floats, graded_P: Floats) -> Estimator:
@@ -298,7 +235,3 @@ def cross_validate(
 def _logistic(index_P: Floats) -> Floats:
     found: Floats = 1 / (1 + np.exp(-np.clip(index_P, -500, 500)))
     return found
-
-
-def _tuple(value: list[object] | tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(float(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in value)

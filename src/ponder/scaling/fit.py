@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ponder.errors import UnidentifiedError
-from ponder.scaling.bootstrap import Interval
+from ponder.scaling.bootstrap import Interval, times_drawn
 from ponder.scaling.descent import Objective, descend
 from ponder.scaling.figure import Series
 
@@ -206,7 +206,7 @@ def drawn(
         )
     for parameter, value in zip(parameters, best_M, strict=True):
         parameter.check(float(value), name)
-    weights_R_P = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), resamples).astype(np.float64)
+    weights_R_P = times_drawn(rows, seed=seed, resamples=resamples)
     draws_R_M = solve(weights_R_P, best_M)
     kept_R: NDArray[np.bool_] = np.asarray(np.isfinite(draws_R_M).all(axis=1))
     for number, parameter in enumerate(parameters):

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ponder.scaling.bootstrap import times_drawn
 from ponder.scaling.coverage import BETA_BINOMIAL, fit_coverage
 
 LARGEST = 1 << 20  # samples up to which a law of coverage is followed
@@ -46,9 +47,7 @@ def needed(
             f"values has shape {values.shape}, tokens {tokens.shape}, sizes {sizes.shape}; they are problems x sizes, the same, and sizes"
         )
     _check(target)
-    problems = len(values)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples) / problems
+    drawn = times_drawn(len(values), seed=seed, resamples=resamples) / len(values)
     found_R = _cheapest(drawn @ values, drawn @ tokens, target)
     [whole] = _cheapest(values.mean(axis=0)[None], tokens.mean(axis=0)[None], target)
     ordered = np.sort(found_R)

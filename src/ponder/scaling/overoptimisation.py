@@ -15,7 +15,7 @@ from math import exp, inf, log, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ponder.scaling.bootstrap import Interval
+from ponder.scaling.bootstrap import Interval, times_drawn
 
 Floats = NDArray[np.float64]
 
@@ -140,8 +140,7 @@ def fall(gold_P_K: ArrayLike, n_K: Sequence[int], *, seed: int = 0, resamples: i
 def _resampled(values_P_K: Floats, seed: int, resamples: int) -> Floats:
     """R x K means of problems drawn with replacement."""
     count = len(values_P_K)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    means: Floats = drawn @ values_P_K / count
+    means: Floats = times_drawn(count, seed=seed, resamples=resamples) @ values_P_K / count
     return means
 
 

@@ -19,7 +19,7 @@ from math import comb, inf
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ponder.scaling.bootstrap import Interval, mean_intervals
+from ponder.scaling.bootstrap import Interval, mean_intervals, times_drawn
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -103,7 +103,7 @@ class Surface:
                 "verdicts; to draw level takes both (v = 0 needs answers)"
             )
         costs, count = np.array(self.costs), len(self.accuracy_P_A)
-        drawn_R_P = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+        drawn_R_P = times_drawn(count, seed=seed, resamples=resamples)
         means_R_A = np.concatenate([self.accuracy_P_A.mean(axis=0)[None], drawn_R_P @ self.accuracy_P_A / count])
         found_R = []
         for mean_A in means_R_A:
