@@ -186,3 +186,35 @@ def test_where_comparisons_are_left_out_the_established_ones_stay_and_it_is_said
     assert "4 comparisons of 9, those established first" in text
     assert text.count('<tr class="decided">') == 4
     assert report.html(told).count('<tr class="decided">') == 6
+
+
+def test_long_lists_of_findings_are_folded_and_one_is_not_called_many(monkeypatch):
+    lines = [line(name, right=right, ids=[f"q{i}" for i in range(40)]) for name, right in (("a", 5), ("b", 6), ("c", 30))]
+    text = report.html(compared([Source(Path("one"), tuple(lines))], Unit()))
+    assert "<summary>1 pair without an established difference</summary>" in text
+    assert "more established differences" not in text
+    monkeypatch.setattr(report, "FINDINGS", 1)
+    folded = report.html(compared([Source(Path("one"), tuple(lines))], Unit()))
+    assert "<summary>2 more established differences</summary>" in folded
+    assert folded.count("beats") == text.count("beats")
+
+
+def test_what_was_left_out_is_said_before_anything_else():
+    text = report.html(compared([Source(Path("one"), (line("a"),), notes=("24 of 120 problems are not finished",))], Unit()))
+    assert text.index("24 of 120 problems") < text.index("<h2")
+    assert text.count("24 of 120 problems") == 1
+
+
+def test_an_answer_is_called_one():
+    answers = {("a", "q0"): "42", ("b", "q0"): "no answer"}
+    lines = (line("a", ids=["q0", "q1"], right=-1), line("b", ids=["q0", "q1"], right=-2))
+    text = "".join(Page(report.html(compared([Source(Path("one"), lines, answers=answers)], Unit()))).texts)
+    assert "a: 1.000, answered 42" in text
+    assert "b: .000, no answer" in text
+
+
+def test_a_column_of_several_problems_says_how_many():
+    told = compared([Source(Path("one"), (line("sample", ids=[f"q{i}" for i in range(300)], right=100),))], Unit())
+    assert "A column is the mean of 1 or 2 problems" in report.html(told, columns=240)
+    assert "A column is the mean of 3 problems" in report.html(told, columns=100)
+    assert "A column is a problem," in report.html(told, columns=300)
