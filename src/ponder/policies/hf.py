@@ -261,8 +261,8 @@ class _Engine:
         live, readers = rows, [_Reader(self, encoded[row.chain.digest][-8:]) for row in rows]
         while True:
             chosen = _draw(logits, live, sampling)
-            logprobs = log_softmax(logits)
-            for row, reader, token, own in zip(live, readers, chosen, logprobs, strict=True):
+            for at, (row, reader, token) in enumerate(zip(live, readers, chosen, strict=True)):
+                [own] = log_softmax(logits[at : at + 1])  # a row at a time stays in the processor's cache
                 self._take(row, reader, int(token), own, until, sampling.logprobs)
             kept = [at for at, row in enumerate(live) if not row.done]
             if not kept:
@@ -293,8 +293,10 @@ class _Engine:
         row.pieces.append(reader.read(token))
         row.logprobs.append(float(logprobs[token]))
         if width:
-            best = np.argpartition(-logprobs, width - 1)[:width] if width < len(logprobs) else np.arange(len(logprobs))
-            best = best[np.lexsort((best, -logprobs[best]))]
+            best = np.array([logprobs.argmax()])
+            if width > 1:
+                best = np.argpartition(-logprobs, width - 1)[:width] if width < len(logprobs) else np.arange(len(logprobs))
+                best = best[np.lexsort((best, -logprobs[best]))]
             row.top += [(self._piece(int(at)), float(logprobs[at])) for at in best]
             row.top += [("", -math.inf)] * (width - len(best))
         stopped = bool(until.stop) and _cut_at_stop(row.pieces, until.stop)
