@@ -1,9 +1,11 @@
+import re
 import struct
 import warnings
 from itertools import pairwise
 
 import pytest
 
+from ponder.errors import DataError
 from ponder.scaling.figure import LABEL, PALETTE, Series, _spread, curve_figure, labels, short
 
 
@@ -62,6 +64,15 @@ def test_labels_keep_their_order_and_distance():
     assert _spread([0.2, 0.8], gap=0.06) == [0.2, 0.8]
 
 
+@pytest.mark.slow
+def test_a_line_that_is_too_long_for_the_picture_keeps_its_ends(tmp_path):
+    caption = f"hf:{'/folder' * 40}/model, 96 problems, 1 seed; bands: 95%"
+    text = curve_figure(CURVES, tmp_path / "a.svg", title="t" * 200, caption=caption).read_text(encoding="utf-8")
+    lines = re.findall(r">([^<>]*…[^<>]*)</text>", text)
+    assert sorted(map(len, lines)) == [60, 120]
+    assert any(line.startswith("hf:/folder") and line.endswith("/model, 96 problems, 1 seed; bands: 95%") for line in lines)
+
+
 def test_what_is_cut_out_of_a_label_is_what_names_share():
     names = ["sample", "a\nb", *(f"auto(card='some/long/path/card.toml', budget={b})" for b in (150, 2500))]
     names += [f"rejection(reward_model('lab/prm'), threshold=0.{t}, otherwise='best')" for t in ("0059", "2131")]
@@ -109,6 +120,18 @@ def test_other_formats_and_empty_figures_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_picture_that_cannot_be_written_leaves_nothing_half_done(tmp_path):
+    (tmp_path / "c.png").mkdir()
+    with pytest.raises(
+        DataError, match=r"c\.png: cannot be drawn \(Is a directory\); name a file in a folder that can be written and has room"
+    ):
+        curve_figure(CURVES, tmp_path / "c.png", title="t")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be drawn"):
+        curve_figure(CURVES, tmp_path / "file" / "c.svg", title="t")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.png", "file"]
+
+
 def test_a_front_is_drawn_as_steps_behind_the_lines(tmp_path):
     line = Series("a", [10, 20], [0.2, 0.4], [0.1, 0.3], [0.3, 0.5])
     plain = curve_figure([line], tmp_path / "plain.svg", title="t").read_text()

@@ -55,7 +55,9 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
         return
     for cell in dict.fromkeys(point.cell for point in points):
         group = [point for point in points if point.cell == cell]
-        print(f"\n{clean(cell)}  ({group[0].n} problems, {group[0].seeds} seeds; 95% intervals over problems)\n")
+        print(
+            f"\n{clean(cell)}  ({group[0].n} problems, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}; 95% intervals over problems)\n"
+        )
         rows, before = [], ""
         for p in group:
             name = p.strategy if p.strategy != before else ""

@@ -9,11 +9,14 @@ touch; what is cut out of a long one is what it shares with others.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from ponder.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +27,7 @@ BOUND_COLOUR = "#5A5A5A"
 INK, FAINT = "#222222", "#E3E3E3"
 LEFT = 0.09  # where the axes, the title and the caption begin
 LABEL = 28  # characters that the margin right of the axes has room for
+TITLE, CAPTION = 60, 120  # and the lines above and below
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,8 @@ def curve_figure(
     Args:
         series: at least one; drawn in this order, colours given to the strategies in this order.
         path: ends in .png (200 dots per inch) or .svg; parent folders are created.
-        title: one line above the figure.
-        caption: one line below: problems, seeds, what the bands are.
+        title: one line above the figure, at most 60 characters of it.
+        caption: one line below, at most 120: problems, seeds, what the bands are.
         x_label: of the logarithmic axis.
         y_label: of the linear axis.
         front: (x, y) of a Pareto front, x ascending, drawn as broad steps behind the lines.
@@ -85,6 +89,7 @@ def curve_figure(
 
     Raises:
         ValueError: no series, or a suffix that is neither .png nor .svg.
+        DataError: the file cannot be written; what stood there stays.
     """
     path = Path(path)
     if not series:
@@ -121,11 +126,20 @@ def curve_figure(
             _steps(axes, front)
         ends = [_line(axes, one, strategies.index(one) if one in strategies else len(strategies)) for one in series]
         _label_ends(axes, ends)
-        figure.text(LEFT, 0.935, title, fontsize=13, weight="bold", color=INK)
-        figure.text(LEFT, 0.025, caption, fontsize=8, color="#666666")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.text(LEFT, 0.935, _line_of(title, TITLE), fontsize=13, weight="bold", color=INK)
+        figure.text(LEFT, 0.025, _line_of(caption, CAPTION), fontsize=8, color="#666666")
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, dpi=200, metadata=metadata)
+        part = path.with_name(f"{path.stem}.part{path.suffix}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(part, dpi=200, metadata=metadata)
+            part.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise DataError(
+                f"{path}: cannot be drawn ({error.strerror}); name a file in a folder that can be written and has room"
+            ) from None
     return path
 
 
@@ -230,20 +244,20 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
 def labels(names: Sequence[str], room: int = LABEL) -> list[str]:
     """Each name on one line of at most `room` characters: beginning and end, or its beginning and what tells it from those that share both."""
     lines = [" ".join(name.split()) for name in names]
-    cut = [_cut(line, room) for line in lines]
+    cut = [_line_of(line, room) for line in lines]
     for label in {one for one in cut if cut.count(one) > 1}:
         alike = [at for at, one in enumerate(cut) if one == label]
         ends = zip(*(lines[at][::-1] for at in alike), strict=False)
         shared = next((place for place, those in enumerate(ends) if len(set(those)) > 1), 0)
         for at in alike:
             told = lines[at][: len(lines[at]) - shared]
-            cut[at] = f"{_cut(told, room - 1)}…" if shared else label
+            cut[at] = f"{_line_of(told, room - 1)}…" if shared else label
     return cut
 
 
-def _cut(line: str, room: int) -> str:
-    """Beginning and end of a line, at most `room` characters."""
-    head = room // 3
+def _line_of(text: str, room: int) -> str:
+    """A text on one line, of at most `room` characters: its beginning and its end."""
+    line, head = " ".join(text.split()), room // 3
     return line if len(line) <= room else f"{line[:head]}…{line[head + 1 - room :]}"
 
 
