@@ -84,6 +84,10 @@ CASES = [
     raw("100,000 braces", b'{"a":' * 100_000),
     raw("a schema of 70 levels", {"model": "fake", "messages": HELLO, "tools": [{"type": "function", "function": {"name": "f", "parameters": _DEEP}}]}),
     raw("a number of 5,000 digits", b'{"model": "fake", "messages": [{"role": "user", "content": "x"}], "n": ' + b"9" * 5000 + b"}"),
+    raw("a million values in a message", b'{"model": "fake", "messages": [{"role": "user", "content": [' + b"1," * 10**6 + b"1]}]}"),
+    raw("a hundred thousand parts", {"model": "fake", "messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 100_000}]}),
+    raw("a hundred thousand fields", {"model": "fake", "messages": HELLO, **{f"field{n}": 1 for n in range(100_000)}}),
+    raw("a hundred thousand fields in a message", {"model": "fake", "messages": [{"role": "user", **{f"field{n}": 1 for n in range(100_000)}}]}),
     # Headers, methods, paths.
     raw("no content type", _GOOD, 415, "unsupported_media_type", headers={"Content-Type": None}),
     raw("a form's content type", _GOOD, 415, "unsupported_media_type", headers={"Content-Type": "application/x-www-form-urlencoded"}),
