@@ -8,10 +8,10 @@ caused it, as raw counts; tokens, FLOPs and money are late conversions.
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring as _quote
 from typing import Literal, TypeAlias, overload
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -179,12 +179,14 @@ class Chain:
     @property
     def text(self) -> str:
         """The steps, joined: what the policy wrote and what was put in its mouth."""
+        if len(self.steps) == 1:
+            return self.steps[0].text
         return "".join(step.text for step in self.steps)
 
     @property
     def usage(self) -> Usage:
         """What the steps of this chain cost together."""
-        return sum((step.usage for step in self.steps), Usage())
+        return self.steps[0].usage if len(self.steps) == 1 else sum((step.usage for step in self.steps), Usage())
 
     @property
     def digest(self) -> str:
@@ -192,14 +194,15 @@ class Chain:
         return chain_digest(self.prompt, self.text, tuple(step.data.digest for step in self.steps if step.data))
 
 
-_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make an encoder for each digest
-
-
 def chain_digest(prompt: Sequence[Message], text: str, data: Sequence[str] = ()) -> str:
-    """The digest of a chain with this prompt, text and data, as 32 hexadecimal digits."""
-    parts = [[m.role, *(p if isinstance(p, str) else {"blob": p.digest, "media": p.media} for p in m.content)] for m in prompt]
-    rendered = _render([parts, text, list(data)])
+    """The digest of a chain with this prompt, text and data, as 32 hexadecimal digits: of all three as JSON without spaces."""
+    turns = ",".join(f"[{','.join([_quote(m.role), *map(_quoted, m.content)])}]" for m in prompt)
+    rendered = f"[[{turns}],{_quote(text)},[{','.join(map(_quote, data))}]]"
     return hashlib.blake2b(rendered.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _quoted(part: Part) -> str:
+    return _quote(part) if isinstance(part, str) else f'{{"blob":{_quote(part.digest)},"media":{_quote(part.media)}}}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
 from ponder.server.models import Models, check_spec, served_name, tighter
 from ponder.server.refusal import Refusal
 from ponder.server.schema import Chat, Completion, read
-from ponder.server.stream import COMMENT, Chunks, Passing, Pipe
+from ponder.server.stream import COMMENT, Chunks, Line, Passing
 from ponder.types import Chain, Step, Usage, user
 
 UPSTREAM = "http://127.0.0.1:1/v1"
@@ -352,14 +352,15 @@ def heard(*pieces, top=None):
     sent = []
 
     async def put(data):
-        sent.append(json.loads(data[6:])["choices"][0]["delta"])
+        sent.extend(json.loads(line[6:])["choices"][0]["delta"] for line in data.splitlines() if line)
 
     async def scenario():
         passing = Passing(Chunks(Head("id", 0, "m", "fp"), chat=True, usage=False), 0, put, top)
         listener = passing.listener()
         for piece in pieces:
-            await listener({"delta": piece if isinstance(piece, dict) else {"content": piece}})
-        await passing.flush()
+            await listener([{"delta": piece if isinstance(piece, dict) else {"content": piece}}])
+        for data in passing.flush():
+            await put(data)
 
     asyncio.run(scenario())
     joined = []
@@ -395,48 +396,46 @@ def test_a_silent_search_sends_comments(monkeypatch):
     monkeypatch.setattr("ponder.server.stream.SILENCE", 0.01)
 
     async def scenario():
-        pipe, sent = Pipe(), []
-        enough = asyncio.Event()
+        sent, enough = [], asyncio.Event()
 
         async def send(data):
             sent.append(data)
             if sent.count(COMMENT) == 2:
                 enough.set()
 
-        async def work():
+        with Line(send) as line:
             await enough.wait()
-            await pipe.put(b"data: x\n\n")
-            await pipe.close()
-
-        await asyncio.gather(work(), pipe.send_all(send))
+            await line.put(b"data: x\n\n")
         assert sent == [COMMENT, COMMENT, b"data: x\n\n"]
+        await asyncio.sleep(0.03)
+        assert len(sent) == 3  # a stream that is over is silent
 
     asyncio.run(scenario())
 
 
-def test_a_client_that_does_not_read_holds_the_engine_back_and_not_our_memory():
+def test_a_client_that_does_not_read_holds_the_engine_back_and_not_our_memory(monkeypatch):
+    monkeypatch.setattr("ponder.server.stream.SILENCE", 0.001)
+
     async def scenario():
-        pipe, unread = Pipe(), asyncio.Event()
+        begun, unread, given = 0, asyncio.Event(), 0
 
         async def send(_):
+            nonlocal begun
+            begun += 1
             await unread.wait()
 
-        sending = asyncio.create_task(pipe.send_all(send))
-        given = 0
-
-        async def give():
+        async def give(line):
             nonlocal given
-            for given in range(1000):  # noqa: B007  # counted for the check below
-                await pipe.put(b"data: x\n\n")
+            for given in range(1, 1001):  # noqa: B007  # counted for the check below
+                await line.put(b"data: x\n\n")
 
-        giving = asyncio.create_task(give())
-        for _ in range(3000):
-            await asyncio.sleep(0)
-        assert 50 < given < 200
-        unread.set()
-        await giving
-        await pipe.close()
-        await sending
+        with Line(send) as line:
+            giving = asyncio.create_task(give(line))
+            await asyncio.sleep(0.02)
+            assert (begun, given) == (1, 1)  # nor are there comments for one who has not read the last chunk
+            unread.set()
+            await giving
+            assert given == 1000
 
     asyncio.run(scenario())
 

@@ -36,14 +36,13 @@ def assembled(data, chat, size=10**9):
     heard, buffer = [], bytearray()
 
     async def scenario():
-        async def hear(choice):
-            heard.append(choice)
+        async def hear(choices):
+            heard.extend(choices)
 
         whole = Assembled(hear, chat=chat)
         for at in range(0, len(data), size):
             buffer.extend(data[at : at + size])
-            for event in events(buffer):
-                await whole.take(event)
+            await whole.take(events(buffer))
         return whole
 
     return asyncio.run(scenario()), heard

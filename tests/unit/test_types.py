@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from array import array
 from dataclasses import FrozenInstanceError
@@ -87,6 +88,15 @@ def test_the_digest_tells_apart_what_a_model_can_tell_apart():
         Chain((user("\ud800"),)),
     ]
     assert len({chain.digest for chain in chains}) == len(chains)
+
+
+@pytest.mark.parametrize("text", ["", 'a "b" \\ c', "\x00\x1f\x7f\b\f\n\r\t", "\u2028é日\U0001f600", "\ud800 lone", "</script>"])
+def test_the_digest_is_of_the_chain_as_json(text):
+    prompt = (Message("system", (text, Blob("d" + text, "image/png"))), user(text), Message("user", ()))
+    parts = [["system", text, {"blob": "d" + text, "media": "image/png"}], ["user", text], ["user"]]
+    rendered = json.dumps([parts, text, [text, "x"]], ensure_ascii=False, separators=(",", ":"))
+    wanted = hashlib.blake2b(rendered.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    assert chain_digest(prompt, text, (text, "x")) == wanted
 
 
 def test_the_digest_of_old_banks_stays_what_it_was():

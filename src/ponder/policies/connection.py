@@ -11,7 +11,7 @@ The key is sent in one header and kept nowhere else: it is cut out of whatever a
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from ponder.errors import EndpointError, RefusedError, UnreachableError, UsageError
 from ponder.policies.limited import TransientError, retry_after
 from ponder.policies.streamed import events
+from ponder.policies.wire import read_json
 from ponder.types import JSON
 
 if TYPE_CHECKING:
@@ -94,25 +95,28 @@ class Connection:
         """One try of one request. Raises `TransientError`, `RejectedError`, `RefusedError`."""
         raw = await self._exchange(path, data, lambda response: response.read())
         try:
-            body: JSON = json.loads(raw)
+            return read_json(raw)
         except (ValueError, RecursionError):
             raise TransientError("malformed", f"a reply that is not JSON: {self._words(raw)}") from None
-        return body
 
-    async def stream(self, path: str, data: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
-        """One try of one request whose reply is streamed; the data of each event goes to `take`. Raises as `post`, and what `take` raises."""
+    async def stream(self, path: str, data: bytes, take: Callable[[Sequence[bytes]], Awaitable[None]]) -> None:
+        """One try of one request whose reply is streamed; the data of events goes to `take`, of those together that came together.
+
+        Raises as `post`, and what `take` raises.
+        """
 
         async def read(response: aiohttp.ClientResponse) -> None:
             if response.content_type == "application/json":  # a server that does not stream
-                await take(b" ".join((await response.read()).splitlines()))
+                await take([b" ".join((await response.read()).splitlines())])
                 return
             buffer = bytearray()
             async for piece in response.content.iter_any():
                 buffer += piece
-                for event in events(buffer):
-                    if event.startswith(b'{"error"'):
-                        raise TransientError("server_error", f"an error in the stream: {self._words(event)}")
-                    await take(event)
+                found = events(buffer)
+                failed = next((at for at, event in enumerate(found) if event.startswith(b'{"error"')), len(found))
+                await take(found[:failed])
+                if failed < len(found):
+                    raise TransientError("server_error", f"an error in the stream: {self._words(found[failed])}")
 
         await self._exchange(path, data, read)
 

@@ -33,7 +33,16 @@ from ponder.policies.limited import GivenUpError, Limiter, Limits, TransientErro
 from ponder.policies.probe import Probed, probe, remember, remembered, unchanged
 from ponder.policies.streamed import Assembled, Hear
 from ponder.policies.template import ChatTemplate
-from ponder.policies.wire import Choice, MalformedError, aligned, completion_counts, messages_body, read_reply, sampling_body
+from ponder.policies.wire import (
+    Choice,
+    MalformedError,
+    aligned,
+    completion_counts,
+    messages_body,
+    read_reply,
+    sampling_body,
+    write_json,
+)
 from ponder.types import JSON, Chain, Finish, Message, Step, Usage
 
 RouteChoice: TypeAlias = Literal["auto", "chat", "completions"]
@@ -203,7 +212,7 @@ class OpenAI:
         for ask in asks:
             left = room(ask.chain, sampling)
             cap = min(left, until.tokens or left)
-            head = json.dumps(self._body(ask, until, sampling, cap, probed))[:-1]
+            head = write_json(self._body(ask, until, sampling, cap, probed))[:-1]
             pool = ask.pool(fingerprint, until, sampling) if probed.seeds in ("work", "equal") else None
             groups = (ask.indices[at : at + together] for at in range(0, len(ask.indices), together))
             jobs += [_Job(ask.chain, group, pool, head, until, cap, left) for group in groups]
@@ -264,7 +273,7 @@ class OpenAI:
             more += f', "seed": {job.pool.seed(job.indices[0]) & _SEED_BITS}'
         if self._hears(job):
             more += ', "stream": true, "stream_options": {"include_usage": true}'
-        data = f"{job.head}{more}}}".encode()
+        data = job.head + more.encode() + b"}"
         started = time.monotonic()
         try:
             children = await self.limiter.send(
@@ -353,7 +362,7 @@ class _Job(NamedTuple):
     chain: Chain
     indices: tuple[int, ...]
     pool: Pool | None
-    head: str
+    head: bytes
     until: Until
     cap: int
     left: int

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
-from ponder.policies.wire import MalformedError, Object
+from ponder.policies.wire import MalformedError, Object, read_json
 from ponder.types import JSON
 
-Hear: TypeAlias = Callable[[Object], Awaitable[None]]
-"""Told of each piece of a choice as it comes: a chat `delta` with the `logprobs` of its tokens beside it, or a `text`."""
+Hear: TypeAlias = Callable[[Sequence[Object]], Awaitable[None]]
+"""Told of the pieces of a choice as they come, of those together that came together: chat `delta`s with the `logprobs` of their tokens
+beside them, or `text`s."""
 
 
 def events(buffer: bytearray) -> list[bytes]:
@@ -33,26 +33,39 @@ class Assembled:
     usage: JSON = None
     choices: dict[int, _Parts] = field(default_factory=dict)
 
-    async def take(self, data: bytes) -> None:
-        """Take the data of one event. Raises `MalformedError` for what is no such thing."""
+    async def take(self, events: Sequence[bytes]) -> None:
+        """Take the data of events. Raises `MalformedError` for what is no such thing, once what came before it has been heard."""
+        heard: list[Object] = []
+        try:
+            for data in events:
+                self._take(data, heard)
+        finally:
+            if heard:
+                self.begun = True
+                await self.hear(heard)
+
+    def _take(self, data: bytes, heard: list[Object]) -> None:
         if data == b"[DONE]":
             self.done = True
             return
         try:
-            event = json.loads(data)
+            event = read_json(data)
         except (ValueError, RecursionError):
             raise MalformedError("an event that is not JSON") from None
-        if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if not isinstance(event, dict) or not isinstance(choices, list):
             raise MalformedError("an event without choices")
         self.usage = event.get("usage") or self.usage
-        for choice in event["choices"]:
+        for choice in choices:
             if not isinstance(choice, dict):
                 raise MalformedError("a choice that is no object")
             index = choice.get("index", 0)
-            parts = self.choices.setdefault(index if isinstance(index, int) else 0, _Parts())
+            index = index if isinstance(index, int) else 0
+            parts = self.choices.get(index)
+            if parts is None:
+                parts = self.choices[index] = _Parts()
             if parts.take(choice, self.chat):
-                self.begun = True
-                await self.hear(choice)
+                heard.append(choice)
 
     def body(self) -> JSON:
         """The whole reply. Raises `MalformedError` where a choice has no end."""
@@ -61,7 +74,7 @@ class Assembled:
         return {"choices": [self.choices[index].whole(self.chat) for index in sorted(self.choices)], "usage": self.usage}
 
 
-@dataclass
+@dataclass(slots=True)
 class _Parts:
     """One choice so far."""
 
@@ -78,16 +91,15 @@ class _Parts:
         said = choice.get("delta") or choice.get("message") if chat else choice
         said = said if isinstance(said, dict) else {}
         text, thought = said.get("content" if chat else "text"), said.get("reasoning_content") or said.get("reasoning")
-        calls = said.get("tool_calls")
-        self.texts += [text] if isinstance(text, str) else []
-        self.thoughts += [thought] if isinstance(thought, str) else []
-        for place, call in enumerate(calls if isinstance(calls, list) else []):
-            if isinstance(call, dict) and isinstance(call.get("function"), dict):
-                at, function = call.get("index", place), cast("dict[str, JSON]", call["function"])
-                kept = self.calls.setdefault(at if isinstance(at, int) else place, {"name": "", "arguments": ""})
-                for key in kept:
-                    kept[key] += str(function.get(key) or "")
-        self._note(choice.get("logprobs"))
+        calls, logprobs = said.get("tool_calls"), choice.get("logprobs")
+        if isinstance(text, str):
+            self.texts.append(text)
+        if isinstance(thought, str):
+            self.thoughts.append(thought)
+        if isinstance(calls, list):
+            self._call(calls)
+        if isinstance(logprobs, dict):
+            self._note(logprobs)
         if "stop_reason" in choice:
             self.reason["stop_reason"] = choice["stop_reason"]
         if isinstance(finish := choice.get("finish_reason"), str):
@@ -105,9 +117,15 @@ class _Parts:
             message["tool_calls"] = [{"function": dict(self.calls[at])} for at in sorted(self.calls)]
         return {"message": message, **ending}
 
-    def _note(self, logprobs: JSON) -> None:
-        if not isinstance(logprobs, dict):
-            return
+    def _call(self, calls: list[JSON]) -> None:
+        for place, call in enumerate(calls):
+            if isinstance(call, dict) and isinstance(call.get("function"), dict):
+                at, function = call.get("index", place), cast("dict[str, JSON]", call["function"])
+                kept = self.calls.setdefault(at if isinstance(at, int) else place, {"name": "", "arguments": ""})
+                for key in kept:
+                    kept[key] += str(function.get(key) or "")
+
+    def _note(self, logprobs: Mapping[str, JSON]) -> None:
         content = logprobs.get("content")
         if isinstance(content, list):
             self.rows += content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -78,6 +79,27 @@ def read_reply(body: JSON, *, strip: str = "") -> Reply:
     counted = written if isinstance(written, int) and written >= 0 else None
     prompt = _count(usage.get("prompt_tokens"))
     return Reply(tuple(found), prompt, min(_count(cached), prompt), counted)
+
+
+def read_json(raw: bytes) -> JSON:
+    """What a server sent, as a value. Raises `ValueError`, `RecursionError`."""
+    from pydantic_core import from_json
+
+    try:
+        found: JSON = from_json(raw)  # a fifth of the time of json.loads
+    except ValueError:
+        found = json.loads(raw)  # which takes lone surrogates
+    return found
+
+
+def write_json(body: Mapping[str, JSON]) -> bytes:
+    """A body as it is sent."""
+    from pydantic_core import to_json
+
+    try:
+        return to_json(body)
+    except ValueError:
+        return json.dumps(body).encode()  # which writes lone surrogates as escapes
 
 
 def completion_counts(reply: Reply, cap: int, stops: bool = False) -> list[int]:

@@ -8,7 +8,7 @@ those that verifiers wrote or read. `prompt_tokens` counts the prompt once for e
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,7 +202,7 @@ class Head:
 def head(prefix: Literal["chatcmpl-", "cmpl-", "resp_"], model: str, engine: str, strategy: str) -> Head:
     """A new reply's. The fingerprint is a function of the engine's and the strategy's spec."""
     print_ = hashlib.blake2b(f"{engine}\x1f{strategy}".encode(), digest_size=6).hexdigest()
-    return Head(prefix + secrets.token_hex(12), int(time.time()), model, f"fp_{print_}")
+    return Head(prefix + os.urandom(12).hex(), int(time.time()), model, f"fp_{print_}")
 
 
 def answer_of(outcome: Outcome, stops: Sequence[str], *, tools: bool, rejected: str = "") -> Answer:
@@ -264,7 +264,7 @@ def message(answer: Answer) -> MessageObject:
 def call_objects(calls: Sequence[Call]) -> list[CallObject]:
     """Calls of tools with new ids."""
     return [
-        {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        {"id": f"call_{os.urandom(12).hex()}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in calls
     ]
 

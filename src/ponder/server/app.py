@@ -6,8 +6,7 @@ Plain ASGI: a request goes from the server to its handler in three calls, as mos
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, cast
 
+from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,7 +46,6 @@ _STREAM: list[Header] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class GoneError(Exception):
@@ -98,7 +97,7 @@ class Server:
                 scope["ponder.status"] = message["status"]
                 message["headers"] = [
                     *message["headers"],
-                    (b"x-request-id", b"req_" + secrets.token_hex(16).encode()),
+                    (b"x-request-id", b"req_" + os.urandom(16).hex().encode()),
                     (b"openai-processing-ms", b"%d" % round((time.monotonic() - started) * 1000)),
                     (b"x-content-type-options", b"nosniff"),
                 ]
@@ -174,9 +173,9 @@ class Server:
             else:
                 await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
                 usage = bool(body.stream_options and body.stream_options.include_usage)
-                await reply.stream(partial(_send_data, send), usage=usage)
+                last = await reply.stream(partial(_send_data, send), usage=usage)
         if body.stream:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": last, "more_body": False})
         else:
             await _send_json(send, said)
 
@@ -279,7 +278,7 @@ async def _send(send: Send, status: int, body: bytes, headers: Iterable[Header])
 
 
 async def _send_json(send: Send, body: Mapping[str, JSON], status: int = 200, headers: Iterable[Header] = ()) -> None:
-    await _send(send, status, _encode(body).encode(), [_KIND, *headers])
+    await _send(send, status, to_json(body), [_KIND, *headers])
 
 
 async def _refuse(send: Send, refusal: Refusal) -> None:

@@ -8,14 +8,13 @@ from typing import cast
 
 from ponder.core import Outcome
 from ponder.errors import PonderError
-from ponder.policies.openai import all_of
 from ponder.server.answer import Answer, Spending, answer_of, head, logprobs, message, text_logprobs, usage_object
 from ponder.server.asked import Asked
 from ponder.server.engine import Engine, Listener, Say, Solved
 from ponder.server.guard import Allowance
 from ponder.server.metrics import Metrics
 from ponder.server.refusal import Refusal, late, refusal_of
-from ponder.server.stream import Chunks, Passing, Pipe, Send, whole_answer
+from ponder.server.stream import Chunks, Line, Passing, Send, whole_answer
 from ponder.types import JSON
 
 
@@ -49,52 +48,43 @@ class Reply:
             "system_fingerprint": self.head.fingerprint,
         }
 
-    async def stream(self, send: Send, *, usage: bool) -> None:
-        """The chunks, as they come; an error after the first of them is one of the events."""
-        pipe, chunks = Pipe(), self.chunks(usage=usage)
-
-        async def produce() -> None:
+    async def stream(self, send: Send, *, usage: bool) -> bytes:
+        """Send the chunks as they come; those that end the stream are returned. An error after the first chunk is one of the events."""
+        chunks = self.chunks(usage=usage)
+        with Line(send) as line:
             try:
-                await self._produce(pipe, chunks)
+                return await self._produce(line, chunks)
             except Refusal as refusal:
-                await pipe.put(chunks.error(refusal))
+                return chunks.error(refusal)
             except PonderError as error:
                 self.engine.log(f"{type(error).__name__}: {error}")
-                await pipe.put(chunks.error(refusal_of(error)))
-            await pipe.close()
-
-        await all_of([produce(), pipe.send_all(send)])
+                return chunks.error(refusal_of(error))
 
     def chunks(self, *, usage: bool) -> Chunks:
         """What a stream is written with."""
         return Chunks(self.head, chat=self.chat, usage=usage)
 
-    async def _produce(self, pipe: Pipe, chunks: Chunks) -> None:
+    async def _produce(self, line: Line, chunks: Chunks) -> bytes:
         asked = self.asked
         count = len(asked.choices)
-        passing = [Passing(chunks, at, pipe.put, asked.top) for at in range(count)]
+        passing = [Passing(chunks, at, line.put, asked.top) for at in range(count)]
         listeners = [Listener(one.listener()) if asked.plan.single and self.engine.streams else Listener() for one in passing]
         if self.chat:
-            for at in range(count):
-                await pipe.put(chunks.piece(at, {"role": "assistant", "content": ""}))
+            await line.put(b"".join(chunks.piece(at, {"role": "assistant", "content": ""}) for at in range(count)))
             if asked.progress and not asked.plan.single:
                 for at, listener in enumerate(listeners):
-                    listener.say = _says(pipe, chunks, at)
+                    listener.say = _says(line, chunks, at)
         solved = await self._solve(listeners)
-        answers = []
+        answers, told = [], []
         for at, (outcome, one) in enumerate(zip(solved.outcomes, passing, strict=True)):
             answer = self._streamed(outcome, one) or self._answer(outcome, solved)
             answers.append(answer)
-            if one.heard:
-                await one.flush()
-            else:
-                for data in whole_answer(chunks, at, answer, asked.top):
-                    await pipe.put(data)
-            await pipe.put(chunks.piece(at, {}, None, "tool_calls" if one.calls and answer.finish == "stop" else answer.finish))
-        spent = self._spent(solved, answers)
+            told += one.flush() if one.heard else whole_answer(chunks, at, answer, asked.top)
+            told.append(chunks.piece(at, {}, None, "tool_calls" if one.calls and answer.finish == "stop" else answer.finish))
         if chunks.counted:
-            await pipe.put(chunks.usage(spent["usage"], spent["ponder"]))
-        await pipe.put(chunks.end)
+            spent = self._spent(solved, answers)
+            told.append(chunks.usage(spent["usage"], spent["ponder"]))
+        return b"".join([*told, chunks.end])
 
     async def _solve(self, listeners: Sequence[Listener]) -> Solved:
         left = self.ends - time.monotonic()
@@ -139,10 +129,10 @@ class Reply:
         return {"usage": cast("JSON", counted), "ponder": cast("JSON", spending)}
 
 
-def _says(pipe: Pipe, chunks: Chunks, index: int) -> Say:
+def _says(line: Line, chunks: Chunks, index: int) -> Say:
     """Puts a line of progress into a choice."""
 
-    async def say(line: str) -> None:
-        await pipe.put(chunks.piece(index, {"reasoning_content": line}))
+    async def say(text: str) -> None:
+        await line.put(chunks.piece(index, {"reasoning_content": text}))
 
     return say

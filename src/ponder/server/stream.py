@@ -1,19 +1,21 @@
 """Server-sent events: the role first, what the search does as `reasoning_content`, then the answer, how it ended, usage, [DONE].
 
 A single sample is passed on token by token as the engine writes it. A comment goes out at least every ten seconds, so that nothing
-between client and server takes the silence for the end. What comes from the engine waits in a short queue: a client that reads slowly
-slows the engine's stream down, and holds nothing in memory.
+between client and server takes the silence for the end. What comes from the engine goes out before more is read: a client that reads
+slowly slows the engine's stream down, and holds nothing in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quote
 from typing import TypeAlias, cast
 
 from ponder.policies.streamed import Hear
+from ponder.policies.wire import Object
 from ponder.server.answer import Answer, Head, call_objects, logprobs, text_logprobs
 from ponder.server.refusal import Refusal
 from ponder.types import JSON
@@ -22,7 +24,6 @@ Send: TypeAlias = Callable[[bytes], Awaitable[None]]
 SILENCE = 10.0  # seconds
 COMMENT = b": still at work\n\n"
 DONE = b"data: [DONE]\n\n"
-_END = object()
 
 
 class Chunks:
@@ -33,21 +34,22 @@ class Chunks:
     def __init__(self, head: Head, *, chat: bool, usage: bool) -> None:
         self.chat, self.counted = chat, usage
         kind = "chat.completion.chunk" if chat else "text_completion"
-        fields: dict[str, JSON] = {
-            "id": head.id,
-            "object": kind,
-            "created": head.created,
-            "model": head.model,
-            "system_fingerprint": head.fingerprint,
-        }
-        self._head = json.dumps(fields)[:-1]
+        self._head = f'{{"id": "{head.id}", "object": "{kind}", "created": {head.created}, "model": {_quote(head.model)}, '
+        self._head += f'"system_fingerprint": "{head.fingerprint}"'
         self._usage = ', "usage": null' if usage else ""
 
     def piece(self, index: int, said: Mapping[str, JSON], probabilities: JSON = None, finish: str | None = None) -> bytes:
         """A chunk of one choice: a delta, or a text."""
-        body: dict[str, JSON] = {"delta": dict(said)} if self.chat else {"text": said.get("content", "")}
-        choice = {"index": index, **body, "logprobs": probabilities, "finish_reason": finish}
-        return f'data: {self._head}, "choices": [{json.dumps(choice)}]{self._usage}}}\n\n'.encode()
+        text = said.get("content", "")
+        if not self.chat:
+            body = f'"text": {json.dumps(text)}'
+        elif len(said) == 1 and isinstance(text, str) and "content" in said:  # nearly all chunks of a stream
+            body = f'"delta": {{"content": {_quote(text)}}}'
+        else:
+            body = f'"delta": {json.dumps(said)}'
+        ending = f'"logprobs": {"null" if probabilities is None else json.dumps(probabilities)}, '
+        ending += f'"finish_reason": {"null" if finish is None else _quote(finish)}'
+        return f'data: {self._head}, "choices": [{{"index": {index}, {body}, {ending}}}]{self._usage}}}\n\n'.encode()
 
     def usage(self, usage: JSON, spending: JSON) -> bytes:
         """The last chunk: no choice, all that was spent."""
@@ -58,37 +60,37 @@ class Chunks:
         return f"data: {json.dumps(refusal.body())}\n\n".encode()
 
 
-class Pipe:
-    """From those who produce chunks to the one who sends them."""
+class Line:
+    """To the client: what is put goes out at once, and a comment in every silence. Use as a context manager."""
 
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[object] = asyncio.Queue(maxsize=64)
+    def __init__(self, send: Send) -> None:
+        self._send, self._loop = send, asyncio.get_running_loop()
+        self._last, self._sending = self._loop.time(), 0
+        self._comment: asyncio.Task[None] | None = None
 
     async def put(self, data: bytes) -> None:
-        """Give a chunk; waits while the client is far behind."""
-        await self._queue.put(data)
+        """Send chunks; waits while the client is behind, and whoever puts with it."""
+        self._sending += 1
+        try:
+            await self._send(data)
+        finally:
+            self._sending -= 1
+            self._last = self._loop.time()
 
-    async def close(self) -> None:
-        """There will be no more."""
-        await self._queue.put(_END)
+    def __enter__(self) -> Line:
+        self._timer = self._loop.call_later(SILENCE, self._look)
+        return self
 
-    async def send_all(self, send: Send) -> None:
-        """Send what comes until it is closed, with a comment in every silence."""
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE):
-                    first = await self._queue.get()
-            except TimeoutError:
-                await send(COMMENT)
-                continue
-            ready = [first]
-            while not self._queue.empty():
-                ready.append(self._queue.get_nowait())
-            data = b"".join(cast("bytes", one) for one in ready if one is not _END)
-            if data:
-                await send(data)
-            if ready[-1] is _END:
-                return
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
+
+    def _look(self) -> None:
+        rest = SILENCE if self._sending else self._last + SILENCE - self._loop.time()
+        if rest <= 0:
+            self._comment, rest = self._loop.create_task(self.put(COMMENT)), SILENCE
+        self._timer = self._loop.call_later(rest, self._look)
 
 
 @dataclass
@@ -107,22 +109,27 @@ class Passing:
     def listener(self) -> Hear:
         """What the policy tells."""
 
-        async def hear(choice: Mapping[str, JSON]) -> None:
-            said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
-            said = said if isinstance(said, dict) else {}
-            probabilities = self._probabilities(choice.get("logprobs"))
+        async def hear(choices: Sequence[Object]) -> None:
             self.heard = True
-            thought = said.get("reasoning_content") or said.get("reasoning")
-            if isinstance(thought, str) and thought:
-                await self.put(self.chunks.piece(self.index, {"reasoning_content": thought}))
-            text = said.get("content")
-            if isinstance(text, str) and text:
-                await self._text(text, probabilities)
-            if said.get("tool_calls"):
-                self.calls = True
-                await self.put(self.chunks.piece(self.index, {"tool_calls": said["tool_calls"]}))
+            if told := b"".join(piece for choice in choices for piece in self._pieces(choice)):
+                await self.put(told)
 
         return hear
+
+    def _pieces(self, choice: Object) -> list[bytes]:
+        said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+        said = said if isinstance(said, dict) else {}
+        told: list[bytes] = []
+        thought = said.get("reasoning_content") or said.get("reasoning")
+        if isinstance(thought, str) and thought:
+            told += self._say("reasoning_content", thought, None)
+        text = said.get("content")
+        if isinstance(text, str) and text:
+            told += self._text(text, self._probabilities(choice.get("logprobs")))
+        if said.get("tool_calls"):
+            self.calls = True
+            told.append(self.chunks.piece(self.index, {"tool_calls": said["tool_calls"]}))
+        return told
 
     def _probabilities(self, given: JSON) -> JSON:
         """As many alternatives as were asked for; engines are asked for one at least."""
@@ -138,11 +145,11 @@ class Passing:
         ]
         return {"content": cast("JSON", cut), "refusal": None}
 
-    async def _text(self, text: str, probabilities: JSON) -> None:
+    def _text(self, text: str, probabilities: JSON) -> list[bytes]:
         """Text that may begin with a thought between tags; held back only while it might be a tag."""
         if self._place == "answer" or not self.chunks.chat:
-            await self._say("content", text, probabilities)
-            return
+            return self._say("content", text, probabilities)
+        told: list[bytes] = []
         self._held += text
         if self._place == "start":
             start = self._held.lstrip()
@@ -154,26 +161,26 @@ class Passing:
             thought, closed, rest = self._held.partition("</think>")
             if closed:
                 self._place, self._held = "gap", rest
-                await self._say("reasoning_content", thought.rstrip("\n"), None)
+                told += self._say("reasoning_content", thought.rstrip("\n"), None)
             else:
                 safe = max(0, len(thought) - len("\n</think>"))
                 self._held = thought[safe:]
-                await self._say("reasoning_content", thought[:safe], None)
+                told += self._say("reasoning_content", thought[:safe], None)
         if self._place == "gap":
             self._held = self._held.lstrip("\n")
             self._place = "answer" if self._held else "gap"
         if self._place == "answer":
             held, self._held = self._held, ""
-            await self._say("content", held, probabilities)
+            told += self._say("content", held, probabilities)
+        return told
 
-    async def flush(self) -> None:
-        """What was held back when the sample ended."""
+    def flush(self) -> list[bytes]:
+        """The chunks of what was held back when the sample ended."""
         held, self._held = self._held, ""
-        await self._say("reasoning_content" if self._place == "thought" else "content", held, None)
+        return self._say("reasoning_content" if self._place == "thought" else "content", held, None)
 
-    async def _say(self, field: str, text: str, probabilities: JSON) -> None:
-        if text:
-            await self.put(self.chunks.piece(self.index, {field: text}, probabilities))
+    def _say(self, field: str, text: str, probabilities: JSON) -> list[bytes]:
+        return [self.chunks.piece(self.index, {field: text}, probabilities)] if text else []
 
 
 def whole_answer(chunks: Chunks, index: int, answer: Answer, top: int | None) -> list[bytes]:
