@@ -35,6 +35,13 @@ def test_a_card_reads_back_as_it_was_written(tmp_path):
     assert found.fingerprint == CARD.fingerprint
 
 
+def test_a_card_appears_whole_or_not_at_all(tmp_path):
+    (tmp_path / "card.toml").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(CARD, tmp_path / "card.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["card.toml"]
+
+
 def test_the_fingerprint_is_that_of_what_it_does_and_not_of_its_evidence():
     assert replace(CARD, expected=(), measured=()).fingerprint == CARD.fingerprint
     others = [

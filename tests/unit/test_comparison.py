@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from math import comb
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from ponder.cli.compare import Source, accuracies, compared, front_points, repor
 from ponder.cli.curve import Line
 from ponder.cli.findings import decimals, findings, method, p_text
 from ponder.cli.main import run_app
+from ponder.cli.report import write_html
 from ponder.cli.runner import parse_policy
 from ponder.core import Price
-from ponder.errors import StudyError, UsageError
+from ponder.errors import DataError, StudyError, UsageError
 from ponder.scaling import costs
 from ponder.scaling.costs import Spending
 from ponder.spec import parse
@@ -240,6 +243,16 @@ def test_an_axis_that_needs_what_nobody_knows_says_what_to_give():
     for text in ("1", "a,b", "1,2,3,4", "1,-2", "1,inf"):
         with pytest.raises(UsageError, match="price"):
             price_of(text)
+
+
+def test_a_full_disk_leaves_no_half_a_page(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ponder.store.export.os.fsync", full)
+    with pytest.raises(DataError, match=r"page\.html: cannot be written \(No space left on device\)"):
+        write_html(found(line("a", [10], [3])), tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_are_written_short():

@@ -53,6 +53,9 @@ def test_coverage_is_foreseen_where_the_law_is_known():
     assert need.low <= 19 * 7 <= need.high
     assert 14 <= need.samples <= 26
     assert need.tokens == 7 * need.samples
+    assert need.best == correct.any(axis=1).mean(), "what was measured, not what the law hopes for"
+    free = foreseen(correct, 0.0, 1.0)
+    assert (free.samples, free.tokens) == (inf, inf), "never reached is never reached, though it cost nothing"
     with pytest.raises(UnidentifiedError):
         foreseen(np.ones((50, 8), bool), 7.0, 0.95)
 

@@ -15,6 +15,7 @@ import pytest
 
 from fakes import QUESTION, Believer, Scripted, Watched, solved
 from ponder.bank import MemoryTable, TableBank
+from ponder.cli.importing import bring
 from ponder.cli.ledger import Ledger, OverSpent, Purse
 from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
@@ -293,6 +294,14 @@ def test_it_refuses_before_anything_is_spent_what_it_could_not_write_or_judge(st
     assert cli("run", *words, "--out", "few", cwd=study).returncode == 0
     assert refused(study, "few").startswith(
         "tune: 3 different questions are too few to choose on some and judge on others; it takes 4"
+    )
+
+
+def test_an_imported_study_has_no_policy_that_a_card_could_be_for(tmp_path):
+    (tmp_path / "bank.jsonl").write_text('{"problem": 1, "samples": [{"answer": "1", "correct": true}]}\n')
+    bring(tmp_path / "bank.jsonl", tmp_path / "study", None)
+    assert refused(tmp_path, "study").endswith(
+        "was imported, and nobody can use a card on a policy that cannot be asked; tune a study that was run here"
     )
 
 

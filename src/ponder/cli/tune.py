@@ -159,6 +159,11 @@ async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | No
     from ponder.spec import render
 
     studies = [read(folder / "study.resolved.toml") for folder in folders]
+    for folder, one in zip(folders, studies, strict=True):
+        if "imported" in one.policies:
+            raise StudyError(
+                f"{folder}: was imported, and nobody can use a card on a policy that cannot be asked; tune a study that was run here"
+            )
     strategies = [parse_strategy(spec) for one in studies for spec in one.expanded]
     least = min(one.slice for one in studies)
     owners = [render(parse_policy(spec)) for spec in studies[0].policies]

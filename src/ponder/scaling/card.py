@@ -11,6 +11,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -254,7 +255,7 @@ def _check(card: Card, path: str) -> None:
 
 
 def write(card: Card, path: Path) -> None:
-    """Write a card that `read` reads back as the same card."""
+    """Write a card that `read` reads back as the same card; it appears whole or not at all. Raises `OSError`."""
     lines = [HEAD.format(name=path.name), f"pilot = {card.pilot}", f"guide = {_toml(card.guide)}"]
     for name, group in (("splits", card.splits), ("choices", card.choices), ("expected", card.expected)):
         for one in group:
@@ -262,8 +263,13 @@ def write(card: Card, path: Path) -> None:
     if card.measured:
         lines += ["", "[measured]", *(f"{key} = {_toml(value)}" for key, value in card.measured)]
     part = path.with_name(path.name + ".part")
-    part.write_text("\n".join(lines) + "\n", "utf-8")
-    part.replace(path)
+    try:
+        part.write_text("\n".join(lines) + "\n", "utf-8")
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def _toml(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +18,8 @@ LARGEST = 1 << 20  # samples up to which a law of coverage is followed
 class Need:
     """Tokens a question for the target, and samples; inf where it is not reached. low, high: 95% interval over problems.
 
-    reached: share of resampled sets of problems on which it is reached. best: the highest accuracy that was measured.
+    reached: share of resampled sets of problems on which it is reached; of a law, whether the lower end of its curve reaches it. best: the highest
+    accuracy that was measured.
     """
 
     tokens: float
@@ -74,8 +75,9 @@ def foreseen(correct_P_N: ArrayLike, tokens: float, target: float, *, seed: int 
         ends.append(inf if at is None else float(k_K[at]))
     samples, low, high = ends
     reached = float(np.isfinite(high))
-    best = max((one.value for one in curve), default=0.0)
-    return Need(samples * tokens, low * tokens, high * tokens, samples, reached, best)
+    best = float(np.asarray(correct_P_N).any(axis=1).mean())
+    value, least, most = (n * tokens if isfinite(n) else inf for n in (samples, low, high))
+    return Need(value, least, most, samples, reached, best)
 
 
 def _cheapest(values_R_K: np.ndarray, tokens_R_K: np.ndarray, target: float) -> np.ndarray:

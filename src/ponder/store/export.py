@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -46,12 +47,17 @@ def write(lines: Iterator[str], path: Path) -> int:
     """Write lines to a file that appears whole or not at all; returns how many."""
     part = path.with_name(path.name + ".part")
     count = 0
-    with part.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(line + "\n")
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)  # a full disk has no room for half a file
+        raise
     fault("file-before-rename")
     part.replace(path)
     fault("file-after-rename")
