@@ -88,8 +88,9 @@ class Space(BaseModel):
 
     def _family(self, body: dict[str, Any], random: Random) -> list[str]:
         spec = str(body.pop("spec", ""))
-        names = list(dict.fromkeys(BRACES.findall(spec)))
-        if wrong := [name for name in names if not isinstance(body.get(name), list)]:
+        braced = BRACES.findall(spec)
+        names = [name for name in body if name in braced]
+        if wrong := [name for name in braced if not isinstance(body.get(name), list)]:
             raise StudyError(f"space: {spec!r} cannot be filled: there is no list {wrong[0]!r}; give one for each name in braces")
         if (many := prod(len(body[name]) for name in names)) > MOST:
             raise StudyError(f"space: {spec!r} has {many:,} members, at most {MOST:,} are drawn from; give shorter lists")
