@@ -150,6 +150,23 @@ def test_a_tree_finds_the_split_that_pays_and_needs_no_other():
     assert allocate.applied(allocate.fitted(given, (), [9], "mean"), given, 9)[0].mean() == 0.5
 
 
+def test_a_bin_that_no_candidate_is_cheap_enough_for_is_not_split_off():
+    """Easy questions cost 40 tokens at least, hard ones 150: within 100 for each bin they stay together, for the mean they need not."""
+    problem_R = np.repeat(np.arange(40), 2)
+    hard_R = problem_R >= 28
+    right = np.stack([np.where(hard_R, 0.0, 1.0), np.where(hard_R, 0.9, 1.0)], axis=1).astype(np.float32)
+    tokens = np.stack([np.where(hard_R, 150.0, 40.0), np.where(hard_R, 300.0, 80.0)], axis=1).astype(np.float32)
+    given = Table(problem_R, right, tokens, {"tokens": np.where(hard_R, 5.0, 1.0)})
+    for budget, spread, splits in ((100, "mean", 1), (100, "each", 0), (160, "each", 1)):
+        found = allocate.grown(given, 4, [budget], spread)
+        assert len(found) == splits, (budget, spread)
+        allocate.fitted(given, found, [budget], spread)
+    with pytest.raises(
+        UsageError, match=r"^a budget of 60 tokens is below the cheapest candidate, which costs 73 with its pilot$"
+    ):
+        allocate.grown(given, 4, [60], "each")
+
+
 def test_what_is_expected_is_what_cross_validation_finds_and_the_single_strategy_is_judged_alike():
     given = two_kinds(problems=80)
     rate = np.full(len(given.problem_R), 0.5)

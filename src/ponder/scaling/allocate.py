@@ -194,14 +194,17 @@ def fitted(given: Table, splits: tuple[Split, ...], budgets: Sequence[int], spre
 
 
 def grown(given: Table, leaves: int, budgets: Sequence[int], spread: Spread, *, least: float = 8.0) -> tuple[Split, ...]:
-    """Splits, the one that gains most first, each leaving at least so many problems on both sides; fewer where none gains."""
+    """Splits, the one that gains most first, each leaving at least so many problems on both sides; fewer where none gains.
+
+    A split into a bin that no candidate is cheap enough for, where each bin has to keep to a budget, is not made. Raises as `allocate` where that
+    is so without any split.
+    """
     splits: list[Split] = []
     bins = np.zeros(len(given.problem_R), np.int64)
     known: dict[int, tuple[float, Split] | None] = {}
     prices: list[float] = []
+    now = _prices(given, bins, 1, budgets, spread)
     while len(splits) < leaves - 1:
-        right, tokens, share = _means(given, bins, len(splits) + 1)
-        now = [allocate(right, tokens, share, budget, spread)[1] for budget in budgets]
         if now != prices:
             known, prices = {}, now
         for bin_ in range(len(splits) + 1):
@@ -211,10 +214,22 @@ def grown(given: Table, leaves: int, budgets: Sequence[int], spread: Spread, *, 
         if found is None:
             break
         split = replace(found[1], becomes=len(splits) + 1)
+        told = binned([*splits, split], given.seen, len(bins))
+        try:
+            now = _prices(given, told, len(splits) + 2, budgets, spread)
+        except UsageError:
+            known[split.bin] = None  # this bin stays whole
+            continue
         splits.append(split)
-        bins = binned(splits, given.seen, len(bins))
+        bins = told
         known.pop(split.bin)
     return tuple(splits)
+
+
+def _prices(given: Table, bins: Ints, count: int, budgets: Sequence[int], spread: Spread) -> list[float]:
+    """What a token is worth at each budget. Raises as `allocate`."""
+    right, tokens, share = _means(given, bins, count)
+    return [allocate(right, tokens, share, budget, spread)[1] for budget in budgets]
 
 
 def _split(
