@@ -110,6 +110,9 @@ def diverse(found: Sequence[Method]) -> tuple[list[Claim], str, str]:
         some = [at for at, one in enumerate(found) if one.size == size]
         for name, values in measures.items():
             lines.append((f"{name}, lab/{size}", predict_gain([values[at] for at in some], [gain_C[at] for at in some])))
+    first_C, last_C = np.array([pass_at_k(one.correct_P_N, [1, MANY]).mean(axis=0) for one in found]).T
+    parts = ((f"share of pairs that differ, all sizes, with pass@{MANY} itself", last_C), ("the same with pass@1", first_C))
+    lines += [(name, predict_gain(measures["share of pairs that differ"], values)) for name, values in parts]
     for one in (one for one in found if one.temperature in (0.4, 1.0)):
         name = f"share of pairs that differ, problems of lab/{one.size} at {one.temperature:g}"
         lines.append((name, predict_gain(one.diversity_P, one.gain_P)))
@@ -128,7 +131,7 @@ def diverse(found: Sequence[Method]) -> tuple[list[Claim], str, str]:
 def told(lines: Sequence[tuple[str, GainLine]]) -> str:
     """Fits as a table."""
     rows = [
-        "| diversity | correlation with the gain | 95% interval | slope | 95% interval | error left out | of the mean |",
+        "| diversity, with the gain where nothing else is said | correlation | 95% interval | slope | 95% interval | error left out | of the mean |",
         "|---|--:|---|--:|---|--:|--:|",
     ]
     rows += [
@@ -160,25 +163,30 @@ def behaved(samples: Sequence[Sample]) -> tuple[list[Claim], str]:
     base = Lab("base").info.fingerprint
     kinds = [("lab/base, countdown(4)", traces([one for one in samples if one.policy == base and one.temperature == 1.0], MANY))]
     if REAL.exists():
-        kinds.append(("Qwen2.5-Coder-0.5B, GSM8K", traces(harvest([REAL]), 8)))
+        real = list(harvest([REAL]))
+        kinds.append(("Qwen2.5-Coder-0.5B, GSM8K", traces(real, 8)))
+        kinds.append(("Qwen2.5-Coder-0.5B, GSM8K, finished", traces([one for one in real if one.finish == "stop"], 8)))
     else:
         print("no real samples to look at: ponder run recipes/gsm8k_outcome.toml makes them; going on without")
     rows = [
-        "| traces | problems x samples | behaviour | share of traces | 95% interval | times in a trace | right less wrong, same problem | 95% interval |",
-        "|---|---|---|--:|---|--:|--:|---|",
+        "| traces | problems | traces, right | behaviour | share of traces | 95% interval | times in a trace | right less wrong, same problem | 95% interval | problems with both |",
+        "|---|--:|---|---|--:|---|--:|--:|---|--:|",
     ]
     claims = []
     for name, (texts, correct) in kinds:
         found: dict[str, Shown] = profile(texts, correct, resamples=2000)
         mixed = sum(any(row) and not all(row) for row in correct)
+        counts = f"{sum(map(len, texts))}, {sum(map(sum, correct))}"
         for behaviour, one in found.items():
             gain = f"{one.gain.value:+.3f} | [{one.gain.low:+.3f}, {one.gain.high:+.3f}]" if one.gain else " | "
+            plain = behaviour.replace("_", " ")
             rows.append(
-                f"| {name} | {len(texts)} x {len(texts[0])} | {behaviour.replace('_', ' ')} | {shown(one.share)} | {one.times.value:.3f} | {gain} |"
+                f"| {name} | {len(texts)} | {counts} | {plain} | {shown(one.share)} | {one.times.value:.3f} | {gain} | {mixed} |"
             )
             if name.startswith("Qwen") and one.gain:
-                text = f"share of right traces with {behaviour.replace('_', ' ')} less that of wrong ones of the same problem, {name}"
-                claims.append(claim(f"behaviour-{behaviour}", text, one.gain, "> 0", one.gain.low > 0, mixed))
+                text = f"share of right traces with {plain} less that of wrong ones of the same problem, {name}"
+                slug = f"behaviour-{plain.replace(' ', '-')}{'-finished' * name.endswith('finished')}"
+                claims.append(claim(slug, text, one.gain, "> 0", one.gain.low > 0, mixed))
     return claims, "\n".join(rows)
 
 
@@ -199,7 +207,7 @@ def overtaken(found: Sequence[Method]) -> tuple[list[Claim], str, str]:
     a, b = (np.concatenate(correct, axis=1)[[names.index(name) for name in both]] for names, correct in (cool, hot))
     far = crossing(a, b, laws.SIZES)
     text = f"samples at which lab/small at temperature 1 overtakes lab/base at 0.5 in coverage, within {laws.FAR}"
-    inside = far.k is not None and far.k.low > 1 and np.isfinite(far.k.high)
+    inside = far.established and far.k is not None and far.k.low > 1 and np.isfinite(far.k.high)
     at = far.k or Interval(np.nan, np.nan, np.nan)
     claims = [claim("crossing", text, at, "an interval inside", bool(inside), len(both), 3)]
     rows = ["| k | lab/base at 0.5 minus lab/small at 1 | 95% interval |", "|--:|--:|---|"]
@@ -207,8 +215,8 @@ def overtaken(found: Sequence[Method]) -> tuple[list[Claim], str, str]:
     by = {(one.size, one.temperature): one.correct_P_N for one in found}
     sizes = tuple(2**i for i in range(MANY.bit_length()))
     turns = [
-        f"| first | second | temperature | pass@1, first minus second | pass@{MANY} | overtaken at | 95% interval | share of resamples |",
-        "|---|---|--:|--:|--:|--:|---|--:|",
+        f"| first | second | temperature | pass@1, first minus second | pass@{MANY} | overtaken at | 95% interval | share of resamples | established |",
+        "|---|---|--:|--:|--:|--:|---|--:|---|",
     ]
     for one, other in (("large", "base"), ("base", "small"), ("large", "small")):
         for temperature in TEMPERATURES:
@@ -216,7 +224,9 @@ def overtaken(found: Sequence[Method]) -> tuple[list[Claim], str, str]:
             ends = " | ".join(
                 f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in (turn.differences[0], turn.differences[-1])
             )
-            turns.append(f"| lab/{one} | lab/{other} | {temperature:g} | {ends} | {where(turn)} | {turn.share:.2f} |")
+            turns.append(
+                f"| lab/{one} | lab/{other} | {temperature:g} | {ends} | {where(turn)} | {turn.share:.2f} | {'yes' if turn.established else 'no'} |"
+            )
     return claims, "\n".join(rows), "\n".join(turns)
 
 

@@ -21,7 +21,8 @@ from ponder.learners.datasets import Sample
 from ponder.policies.lab import Lab
 from ponder.run import Run, solve
 from ponder.scaling.bootstrap import Interval, mean_intervals, paired_difference
-from ponder.scaling.difficulty import Pilot, cross_validate, isotonic_fit, logistic_fit, oracle_bins, table_of
+from ponder.scaling.card import features
+from ponder.scaling.difficulty import cross_validate, isotonic_fit, logistic_fit, oracle_bins, table_of
 from ponder.scaling.estimators import best_of_n_at_k, value_of_best_at_k
 from ponder.scaling.figure import Series, curve_figure
 from ponder.scaling.overoptimisation import fall, fit, kl_of_best_of
@@ -34,7 +35,7 @@ PROBLEMS, SEEDS = 200, 3
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 SHOWN = (1, 4, 16, 64, 256, 512)
 PILOTS = (1, 4, 16, 64)
-ANSWERS = ("agreement", "entropy", "distinct", "silent", "log_tokens")
+ANSWERS = ("agreement", "answered", "tokens")
 RESAMPLES = 1000
 
 
@@ -96,17 +97,13 @@ class Chosen:
 
 def chosen(found: Scored) -> list[Chosen]:
     """By each model."""
-    order = np.random.default_rng(0).permutation(PROBLEMS)
-    halves = np.sort(order[::2]), np.sort(order[1::2])
-    return [
-        Chosen(
-            name,
-            best_of_n_at_k(found.correct_P_N, value, SIZES),
-            value_of_best_at_k(np.nan_to_num(value), value, SIZES),
-            halves,
-        )
-        for name, value in found.value.items()
-    ]
+    made = []
+    for name, value in found.value.items():
+        order = np.random.default_rng(0).permutation(PROBLEMS)
+        gold_P_K = best_of_n_at_k(found.correct_P_N, value, SIZES)
+        proxy_P_K = value_of_best_at_k(np.nan_to_num(value), value, SIZES)
+        made.append(Chosen(name, gold_P_K, proxy_P_K, (np.sort(order[::2]), np.sort(order[1::2]))))
+    return made
 
 
 def measured_peak(gold_P_K: np.ndarray) -> int:
@@ -135,7 +132,10 @@ def off_by(one: Chosen) -> Interval:
 def overoptimised(found: Scored) -> tuple[list[Claim], str, str]:
     """Claims; accuracy and belief by n; the fits of one half against the other."""
     ways, claims = chosen(found), []
-    curves = ["| chosen by | n | KL, nats | accuracy | 95% interval | its own belief |", "|---|--:|--:|--:|---|--:|"]
+    curves = [
+        "| chosen by | problems | n | KL, nats | accuracy | 95% interval | its own belief |",
+        "|---|--:|--:|--:|--:|---|--:|",
+    ]
     fits = [
         "| chosen by | alpha | beta | turn predicted by one half, and the other | measured on the other, and the one | error of the fit on the other half |",
         "|---|--:|--:|---|---|---|",
@@ -272,20 +272,20 @@ def predicted(found: Scored, m: int, rate_P: np.ndarray) -> list[Predicted]:
     for name, values in scores.items():
         if m == 1 and name.endswith(("answers", "alone")):
             continue  # one answer agrees with nothing
-        pilots = [pilot(row[:m], None if values is None else values[at, :m]) for at, row in enumerate(found.samples)]
-        features = [*ANSWERS * (values is None or "answers" in name), *["score"] * (values is not None)]
-        how = isotonic_fit("score") if len(features) == 1 else logistic_fit(features)
-        worth = cross_validate(how, table_of(pilots, features), rate_P, np.full(PROBLEMS, (SEEDS - 1) * FAR))
+        seen = [shown_by(row[:m], None if values is None else values[at, :m]) for at, row in enumerate(found.samples)]
+        used = [*ANSWERS * (values is None or "answers" in name), *["mean"] * (values is not None)]
+        how = isotonic_fit("mean") if len(used) == 1 else logistic_fit(used)
+        worth = cross_validate(how, table_of(seen, used), rate_P, np.full(PROBLEMS, (SEEDS - 1) * FAR))
         ease_P = np.array(worth.ease_P)
         cost = written + (float(np.nansum(found.read[read[name]][:, :m]) / PROBLEMS) if name in read else 0.0)
         made.append(Predicted(name, m, ease_P, rank(ease_P, rate_P), worth.same, worth.near, cost))
     return made
 
 
-def pilot(samples: Sequence[Sample], values: np.ndarray | None) -> Pilot:
+def shown_by(samples: Sequence[Sample], values: np.ndarray | None) -> dict[str, float]:
     """What a strategy would see of these samples."""
-    scores = () if values is None else tuple(None if np.isnan(value) else float(value) for value in values)
-    return Pilot(tuple(one.answer for one in samples), tuple(one.tokens for one in samples), scores)
+    scores = [] if values is None else [None if np.isnan(value) else float(value) for value in values]
+    return features([one.answer for one in samples], [one.tokens for one in samples], scores)
 
 
 def again(found: Scored) -> Predicted:

@@ -84,6 +84,13 @@ def test_what_is_cut_out_of_a_label_is_what_names_share():
     assert labels(["x" * 99, "x" * 99, "x" * 98]) == ["xxxxxxxxx…xxxxxxxxxxxxxxxxxx"] * 3
 
 
+@pytest.mark.slow
+def test_a_narrow_range_has_ticks_too(tmp_path):
+    x = [0.73, 0.77, 0.85, 0.96]
+    text = curve_figure([Series("a", x, x, x, x)], tmp_path / "a.svg", title="t").read_text(encoding="utf-8")
+    assert all(f">{tick}</text>" in text for tick in ("0.7", "0.8", "0.9", "1"))
+
+
 def test_ticks_are_short():
     assert [short(v) for v in (1, 23, 500, 1472, 20_000, 2_500_000, 3e9)] == [
         "1",

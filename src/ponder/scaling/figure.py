@@ -179,7 +179,7 @@ def _steps(axes: Axes, front: Sequence[tuple[float, float]]) -> None:
 
 
 def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_xscale("log")
     left, right = min(one.x[0] for one in series), max(one.x[-1] for one in series)
@@ -187,6 +187,9 @@ def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> 
     measured = sorted({x for one in series for x in one.x})
     if len(measured) <= 10 and all(b / a >= 1.4 for a, b in pairwise(measured)):
         axes.xaxis.set_major_locator(FixedLocator(measured))
+        axes.xaxis.set_minor_locator(FixedLocator([]))
+    elif 1 < right / left < 4:  # hardly a decade's 1, 2 and 5 would stand in it
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.xaxis.set_minor_locator(FixedLocator([]))
     else:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right / left >= 1000 else (1.0, 2.0, 5.0), numticks=20))

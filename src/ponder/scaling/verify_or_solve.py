@@ -90,7 +90,8 @@ class Surface:
         """How many times the compute of voting verdicts need to draw level, with 95% interval over problems; inf where they never do.
 
         The least cost, with a verifier, that reaches the accuracy of a vote, over the cost of that vote: of so many `solutions`, or of the most
-        accurate vote, anew in each resample. A surface holds costs up to a largest one: inf says no more than that level lies beyond it.
+        accurate vote, anew in each resample. A surface holds costs up to a largest one: inf says no more than that level lies beyond it. Where larger votes have
+        stopped to gain, noise says which of them is best and the multiple falls with its cost; give the size at which they stop.
         Raises `ValueError` for a surface without votes or without verdicts, or without a vote of so many solutions, and for resamples below 100.
         """
         if resamples < 100:
