@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -60,11 +61,11 @@ def until(holds, seconds=5.0):
         time.sleep(0.005)
 
 
-def opened(served, text="ECHO: " + "word " * 50, path="/v1/chat/completions", **more):
+def opened(served, text="ECHO: " + "word " * 50, path="/v1/chat/completions", key=None, **more):
     """A request under way."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
     body = {"model": "fake", "messages": [{"role": "user", "content": text}], **more}
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **(key or {})})
     return connection
 
 
@@ -154,6 +155,31 @@ def test_a_keys_allowance_is_spent_to_the_token_and_then_refused(endpoint):
         assert served.chat().status == 401
         assert served.call("GET", "/metrics").status == 401
         assert served.call("GET", "/health").status == 200
+
+
+def test_a_search_holds_no_more_of_a_keys_allowance_than_it_asks_for(endpoint):
+    keys = ({"name": "test", "sha256": sha256(conformance.KEY.encode()).hexdigest(), "tokens_per_day": 100_000},)
+    with Served(config(endpoint, keys=keys)) as served, ThreadPoolExecutor(4) as pool:
+        endpoint.configure(latency=0.3)
+        endpoint.reset()
+        got = list(pool.map(lambda _: served.chat("ECHO: a b", "fake+sc", max_tokens=1000, headers=KEY), range(4)))
+        assert [one.status for one in got] == [200] * 4
+        account = served.server.ledger.accounts["test"]
+        assert (account.tokens, account.held) == (endpoint.stats().completion_tokens, 0)
+
+
+def test_a_client_that_goes_away_has_spent_what_it_asked_for(endpoint):
+    keys = ({"name": "test", "sha256": sha256(conformance.KEY.encode()).hexdigest(), "tokens_per_day": 100_000},)
+    with Served(config(endpoint, keys=keys)) as served:
+        endpoint.configure(token_latency=0.05)
+        connection = opened(served, stream=True, max_tokens=300, key=KEY)
+        response = connection.getresponse()
+        while b"word" not in response.readline():
+            pass
+        hang_up(connection)
+        account = served.server.ledger.accounts["test"]
+        until(lambda: account.held == 0)
+        assert account.tokens == 300
 
 
 @pytest.mark.parametrize("dialect", ["reasoning", "think_tags"])

@@ -13,7 +13,7 @@ pytest.importorskip("starlette")
 
 
 from ponder.core import Budget, Event, Outcome, Spent
-from ponder.errors import SpecError, UsageError
+from ponder.errors import BudgetExhausted, SpecError, UsageError
 from ponder.policies.tools import read_calls, render_calls
 from ponder.server.answer import Head, answer_of, message, split_thought, usage_object
 from ponder.server.asked import of_text
@@ -121,7 +121,6 @@ def test_choices_and_tokens_are_bounded_by_the_operator_and_samples_shared_among
 def test_a_keys_share_bounds_each_choice():
     models = Models("qwen", config())
     asked = of_text(Completion(model="qwen", prompt=["a", "b"], max_tokens=30), models, config())
-    assert asked.most_tokens == 60
     assert asked.within(tokens=50).budget.tokens == 25
     assert asked.within(tokens=None) is asked
 
@@ -313,21 +312,38 @@ def test_a_place_handed_over_in_the_moment_of_cancellation_is_not_lost():
 def test_a_days_allowance_is_hard_also_for_requests_at_once():
     async def scenario():
         key, ledger = Key(name="a", sha256="0" * 64, tokens_per_day=100), Ledger(clock=lambda: 86_400.0 * 3 + 80_000)
-        async with ledger.spending(key, 70) as first:
-            assert first.tokens == 70
-            async with ledger.spending(key, 70) as second:
-                assert second.tokens == 30  # what the first has not set aside
-                with pytest.raises(Refusal) as refused:
-                    async with ledger.spending(key, 1):
-                        pass
-                assert refused.value.code == "insufficient_quota"
-                assert refused.value.headers["Retry-After"] == str(86_400 - 80_000)
-                second.spent = 30
-            first.spent = 20
-        assert ledger.accounts["a"].tokens == 50
+        first, second = ledger.spending(key), ledger.spending(key)
+        async with first, second:
+            assert (first.tokens, second.tokens) == (100, 100)  # nothing was asked for yet
+            assert first.take(70) == 70
+            assert second.take(70) == 30  # what the first has not set aside
+            with pytest.raises(BudgetExhausted):
+                first.take(1)
+            with pytest.raises(Refusal) as refused:
+                ledger.spending(key)
+            assert (refused.value.code, refused.value.headers["Retry-After"]) == ("rate_limit_exceeded", "1")
+            first.count(70, 20)
+            assert first.take(999) == 50
+            first.count(50, 50)
+            second.count(30, 30)
+            with pytest.raises(Refusal) as refused:
+                ledger.spending(key)
+            assert refused.value.code == "insufficient_quota"
+            assert refused.value.headers["Retry-After"] == str(86_400 - 80_000)
+        assert (ledger.accounts["a"].tokens, ledger.accounts["a"].held) == (100, 0)
         ledger.clock = lambda: 86_400.0 * 4
-        async with ledger.spending(key, 100) as next_day:
-            assert next_day.tokens == 100
+        assert ledger.spending(key).tokens == 100
+
+    asyncio.run(scenario())
+
+
+def test_what_was_asked_for_and_did_not_come_is_counted_as_set_aside():
+    async def scenario():
+        key, ledger = Key(name="a", sha256="0" * 64, tokens_per_day=100), Ledger(clock=lambda: 0.0)
+        async with ledger.spending(key) as allowance:
+            allowance.count(allowance.take(40), 15)
+            allowance.take(30)
+        assert (ledger.accounts["a"].tokens, ledger.accounts["a"].held) == (45, 0)
 
     asyncio.run(scenario())
 
@@ -335,11 +351,11 @@ def test_a_days_allowance_is_hard_also_for_requests_at_once():
 def test_requests_of_a_day_are_counted():
     async def scenario():
         key, ledger = Key(name="a", sha256="0" * 64, requests_per_day=1), Ledger(clock=lambda: 0.0)
-        async with ledger.spending(key, 10) as allowance:
+        async with ledger.spending(key) as allowance:
             assert allowance.tokens is None
+            assert allowance.take(10**9) == 10**9
         with pytest.raises(Refusal):
-            async with ledger.spending(key, 10):
-                pass
+            ledger.spending(key)
 
     asyncio.run(scenario())
 

@@ -165,7 +165,7 @@ class Server:
         async with (
             WhileConnected(receive),
             self.gate.place(),
-            self.ledger.spending(key, asked.most_tokens) as allowance,
+            self.ledger.spending(key) as allowance,
         ):
             reply = make(self.engine, self.metrics, asked.within(tokens=allowance.tokens), ends, allowance)
             if not body.stream:

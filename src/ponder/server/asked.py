@@ -55,13 +55,6 @@ class Asked:
         """The prompt of each choice, in order of their index."""
         return [prompt for prompt in self.prompts for _ in range(self.n)]
 
-    @property
-    def most_tokens(self) -> int:
-        """Tokens that all choices may spend together."""
-        samples = 1 if self.plan.single else self.budget.samples or 1
-        each = min(self.budget.tokens or 2**62, samples * self.sampling.max_tokens)
-        return each * len(self.choices)
-
     def seed_of(self, choice: int) -> int:
         """The seed of a choice: the request's own for the first, a function of it for the others."""
         if choice == 0:
@@ -69,10 +62,12 @@ class Asked:
         return int.from_bytes(hashlib.blake2b(f"{self.seed}/{choice}".encode(), digest_size=7).digest(), "big")
 
     def within(self, *, tokens: int | None) -> Asked:
-        """Bounded by what a key has left, in equal parts."""
+        """Bounded by what a key has left, in equal parts, no sample above it."""
         if tokens is None:
             return self
-        return replace(self, budget=tighter(self.budget, Budget(tokens=max(1, tokens // len(self.choices)))))
+        budget = tighter(self.budget, Budget(tokens=max(1, tokens // len(self.choices))))
+        cap = min(self.sampling.max_tokens, budget.tokens or self.sampling.max_tokens)
+        return replace(self, budget=budget, sampling=replace(self.sampling, max_tokens=cap))
 
 
 def of_chat(body: Chat, models: Models, config: Config) -> Asked:
@@ -123,7 +118,7 @@ def _asked(
             raise Refusal(400, f"{name}: {value} is too large; at most {limits.tokens}", code="invalid_value", param=name)
     if body.stops:
         fields["stop"] = cast("JSON", body.stops)
-    share = Budget(samples=max(1, limits.samples // (n * len(prompts))), tokens=most)
+    budget = tighter(plan.budget, Budget(samples=max(1, limits.samples // (n * len(prompts))), tokens=most))
     return Asked(
         body.model,
         plan,
@@ -133,10 +128,10 @@ def _asked(
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=max(1e-6, 1.0 if body.top_p is None else body.top_p),
             top_k=body.top_k or 0,
-            max_tokens=min(cap, most or cap),
+            max_tokens=min(cap, budget.tokens or cap),
             logprobs=0 if top is None else max(1, top),
         ),
-        tighter(plan.budget, share),
+        budget,
         secrets.randbits(53) if body.seed is None else body.seed,
         fields,
         tuple(body.stops),

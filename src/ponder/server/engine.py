@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar, cast
 
 from ponder import spec
-from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, PolicyInfo, Sampling, Until, Verifier, parts
+from ponder.core import END, Ask, Attempt, Bank, Budget, Outcome, Policy, PolicyInfo, Sampling, Until, Verifier, parts, room
 from ponder.errors import UsageError
 from ponder.policies.openai import OpenAI, Passed, all_of
 from ponder.policies.streamed import Hear
@@ -22,6 +22,7 @@ from ponder.policies.wire import messages_body
 from ponder.run import Direct, Run, solve
 from ponder.server.asked import Asked, Prompt
 from ponder.server.config import Config
+from ponder.server.guard import Allowance
 from ponder.server.models import Models, tighter
 from ponder.server.record import Recorder
 from ponder.server.refusal import Refusal
@@ -93,6 +94,32 @@ class Watched:
 
 
 @dataclass
+class Charged:
+    """A bank whose samples are set aside and counted on a key's account."""
+
+    bank: Bank
+    allowance: Allowance
+
+    async def sample(self, policy: Policy, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """As the bank does. Raises `BudgetExhausted` if nothing is left."""
+        caps = [(len(ask.indices), room(ask.chain, sampling)) for ask in asks]
+        held = self.allowance.take(sum(count * min(cap, until.tokens or cap) for count, cap in caps))
+        try:
+            lines = await self.bank.sample(policy, asks, until=until, sampling=sampling)
+        except Exception:  # refused before anything was sampled; what was cancelled stays set aside
+            self.allowance.count(held, 0)
+            raise
+        self.allowance.count(held, sum(child.steps[-1].usage.completion for line in lines for child in line))
+        return lines
+
+    async def score(self, verifier: Verifier, chains: Sequence[Chain], run: Run) -> list[Score]:
+        """As the bank does; what a judge writes is sampled, and counted there."""
+        scores = await self.bank.score(verifier, chains, run)
+        self.allowance.count(0, sum(score.usage.scored for score in scores))
+        return scores
+
+
+@dataclass
 class Engine:
     """The policy, opened, and what is served on it."""
 
@@ -129,18 +156,21 @@ class Engine:
         """Whether a single sample can be passed on as it comes."""
         return isinstance(self.policy, OpenAI)
 
-    async def solve(self, asked: Asked, listeners: Sequence[Listener], seconds: float) -> Solved:
+    async def solve(self, asked: Asked, listeners: Sequence[Listener], seconds: float, allowance: Allowance) -> Solved:
         """Run the strategy for each choice, all at once. Raises what a run raises."""
         budget = tighter(asked.budget, Budget(seconds=seconds))
         solved = Solved([])
-        runs = [self._one(asked, at, listener, budget, solved) for at, listener in enumerate(listeners)]
+        runs = [self._one(asked, at, listener, budget, solved, allowance) for at, listener in enumerate(listeners)]
         solved.outcomes = [await runs[0]] if len(runs) == 1 else await all_of(runs)
         return solved
 
-    async def _one(self, asked: Asked, at: int, listener: Listener, budget: Budget, solved: Solved) -> Outcome:
+    async def _one(
+        self, asked: Asked, at: int, listener: Listener, budget: Budget, solved: Solved, allowance: Allowance
+    ) -> Outcome:
         prompt = asked.choices[at]
         seed = asked.seed_of(at)
-        watched = Watched(self.recorder.bank(seed) if self.recorder else Direct(), asked, listener.say)
+        bank: Bank = self.recorder.bank(seed) if self.recorder else Direct()
+        watched = Watched(Charged(bank, allowance) if allowance.account else bank, asked, listener.say)
 
         def observe(attempt: Attempt) -> None:
             if attempt.status == "refused":

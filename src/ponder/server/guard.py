@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ponder.errors import BudgetExhausted
 from ponder.server.config import Config, Key, Limits, loopback
 from ponder.server.refusal import Refusal, busy
 
@@ -76,10 +77,17 @@ class Door:
 
 @dataclass
 class Account:
-    """What was spent with one key today, and what is set aside for requests under way."""
+    """What was spent with one key today, of how much, and what is set aside for samples under way."""
 
+    limit: int | None
     tokens: int = 0
+    held: int = 0
     requests: int = 0
+
+    @property
+    def left(self) -> int | None:
+        """Tokens that may still be asked for; None for any number."""
+        return None if self.limit is None else self.limit - self.tokens - self.held
 
 
 @dataclass
@@ -90,41 +98,64 @@ class Ledger:
     day: int = -1
     accounts: dict[str, Account] = field(default_factory=dict)
 
-    def spending(self, key: Key | None, most: int) -> Allowance:
-        """Set aside up to `most` tokens for one request; what it did not spend comes back. Raises `Refusal` (429) if nothing is left."""
+    def spending(self, key: Key | None) -> Allowance:
+        """What one request may spend. Raises `Refusal` (429) if nothing is left."""
         if key is None:
             return Allowance(None)
         account = self._account(key)
-        left = None if key.tokens_per_day is None else key.tokens_per_day - account.tokens
-        if (left is not None and left <= 0) or account.requests >= (key.requests_per_day or float("inf")):
+        used_up = account.limit is not None and account.tokens >= account.limit
+        if used_up or account.requests >= (key.requests_per_day or float("inf")):
             rest = 86_400 - self.clock() % 86_400
             raise busy(f"the day's allowance of the key {key.name!r} is used up", rest, "insufficient_quota")
-        allowance = Allowance(None if left is None else min(left, most), account=account)
+        left = account.left
+        if left is not None and left <= 0:
+            raise busy(f"the rest of the day's allowance of the key {key.name!r} is set aside for requests under way", 1.0)
         account.requests += 1
-        account.tokens += allowance.tokens or 0
-        return allowance
+        return Allowance(left, account)
 
     def _account(self, key: Key) -> Account:
         today = int(self.clock() // 86_400)
         if today != self.day:
             self.day, self.accounts = today, {}
-        return self.accounts.setdefault(key.name, Account())
+        return self.accounts.setdefault(key.name, Account(key.tokens_per_day))
 
 
 @dataclass
 class Allowance:
-    """A bound in tokens, None for none, held for the length of an `async with` block. spent: told by the request when it is over."""
+    """What one request may spend, for the length of an `async with` block. tokens: the bound when it began, None for none.
+
+    Tokens are set aside when samples are asked for and counted when they have come, so that requests at once cannot overspend a key
+    and a search holds no more of it than it needs. What was asked for and is not known to have come is counted as set aside: who goes
+    away in the middle has still spent it.
+    """
 
     tokens: int | None
-    spent: int = 0
     account: Account | None = None
+    held: int = 0
+    spent: int = 0
 
     async def __aenter__(self) -> Allowance:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.count(self.held, self.held)
+
+    def take(self, most: int) -> int:
+        """Set aside up to `most` tokens and say how many. Raises `BudgetExhausted` if nothing is left."""
+        left = self.account.left if self.account else None
+        if left is not None and left <= 0:
+            raise BudgetExhausted("the day's allowance of this key is used up, or set aside")
+        held = most if left is None else min(left, most)
+        self.held += held
         if self.account is not None:
-            self.account.tokens += self.spent - (self.tokens or 0)
+            self.account.held += held
+        return held
+
+    def count(self, held: int, spent: int) -> None:
+        """What was set aside has become this."""
+        self.held, self.spent = self.held - held, self.spent + spent
+        if self.account is not None:
+            self.account.held, self.account.tokens = self.account.held - held, self.account.tokens + spent
 
 
 class Gate:

@@ -90,9 +90,8 @@ class Reply:
         left = self.ends - time.monotonic()
         if left <= 0:
             raise late("the time was over before there was an answer")
-        solved = await self.engine.solve(self.asked, listeners, left)
+        solved = await self.engine.solve(self.asked, listeners, left, self.allowance)
         usage = solved.usage
-        self.allowance.spent = usage.tokens
         samples = sum(outcome.spent.samples for outcome in solved.outcomes)
         self.metrics.answered(self.asked.plan.name, samples, usage, time.monotonic() - self.started)
         return solved
