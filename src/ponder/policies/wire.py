@@ -83,10 +83,10 @@ def read_reply(body: JSON, *, strip: str = "") -> Reply:
 
 def read_json(raw: bytes) -> JSON:
     """What a server sent, as a value. Raises `ValueError`, `RecursionError`."""
-    from pydantic_core import from_json
+    import pydantic_core
 
     try:
-        found: JSON = from_json(raw)  # a fifth of the time of json.loads
+        found: JSON = pydantic_core.from_json(raw, cache_strings="keys")  # a fifth of the time of json.loads; texts are not kept
     except ValueError:
         found = json.loads(raw)  # which takes lone surrogates
     return found
@@ -94,10 +94,10 @@ def read_json(raw: bytes) -> JSON:
 
 def write_json(body: Mapping[str, JSON]) -> bytes:
     """A body as it is sent."""
-    from pydantic_core import to_json
+    import pydantic_core
 
     try:
-        return to_json(body)
+        return pydantic_core.to_json(body)
     except ValueError:
         return json.dumps(body).encode()  # which writes lone surrogates as escapes
 
