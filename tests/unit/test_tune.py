@@ -131,6 +131,9 @@ def test_families_are_filled_with_every_guide_and_drawn_in_turn():
             Space(draws=1, search=({"spec": "beam(width={w})", **family},)).searches()
     with pytest.raises(StudyError, match=r"has 40,000 members, at most 10,000 are drawn from; give shorter lists$"):
         Space(draws=1, search=({"spec": "beam(width={w}, branch={b})", "w": [3] * 200, "b": [2] * 200},)).searches()
+    auto = f"auto('{Path(__file__).parents[1] / 'data' / 'card.toml'}')"
+    with pytest.raises(StudyError, match=r"card\.toml.*asks a card itself; a card chooses among other strategies$"):
+        Space(draws=1, search=({"spec": auto},)).searches()
     with pytest.raises(SpecError, match=r"there is no strategy 'bean'"):
         Space(draws=1, search=({"spec": "bean(width={w})", "w": [3]},)).searches()
 
@@ -158,6 +161,10 @@ def test_guides_left_out_are_those_of_the_study_without_graders(tmp_path):
     for text, message in (
         ("size = [1]", "size = [1]: Extra inputs are not permitted"),
         ("pilots = [9]", "pilots = [9] must lie in 1..3"),
+        ("leaves = [0]", "leaves = [0] must lie in 1..64"),
+        ("sure = [0.9, 1.0]", "sure = [0.9, 1.0] must lie between 0.5 and 1, both excluded"),
+        ("sure = [nan]", "sure = [nan] must lie between 0.5 and 1, both excluded"),
+        ("accept = [-1.0]", "accept = [-1.0] must lie in 0..1"),
         ("=", "is not TOML"),
     ):
         file.write_text(text)

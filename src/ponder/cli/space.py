@@ -38,6 +38,7 @@ from ponder.errors import StudyError
 from ponder.scaling import orders
 from ponder.scaling.orders import Played, Pools
 from ponder.spec import parse, render
+from ponder.strategies.auto import AUTO
 
 BRACES = re.compile(r"\{(\w+)\}")
 MOST = 10_000  # members of a family: each is parsed before any is tried
@@ -100,6 +101,8 @@ class Space(BaseModel):
             made.append(BRACES.sub(lambda found, chosen=chosen: chosen[found[1]], spec))  # type: ignore[misc]  # a default to bind it
         for one in made:
             parse(one, "strategies")
+            if AUTO.search(one):
+                raise StudyError(f"space: {one!r} asks a card itself; a card chooses among other strategies")
         random.shuffle(made)
         return made
 
@@ -146,9 +149,14 @@ def read(path: Path | None, strategies: Sequence[object], slice_: int, policies:
         ("sizes", space.sizes, 10**6),
         ("batches", space.batches, 10**6),
         ("pilots", space.pilots, slice_),
+        ("leaves", space.leaves, 64),
     ):
         if path is not None and name in body and not all(1 <= n <= most for n in numbers):
             raise StudyError(f"{path}: {name} = {list(numbers)} must lie in 1..{most}")
+    if not all(0 <= share <= 1 for share in space.accept):
+        raise StudyError(f"{path}: accept = {list(space.accept)} must lie in 0..1")
+    if not all(0.5 < share < 1 for share in space.sure):
+        raise StudyError(f"{path}: sure = {list(space.sure)} must lie between 0.5 and 1, both excluded")
     if not space.guides:
         found = dict.fromkeys(
             render(one.verifier) for strategy in strategies for one in parts(strategy) if hasattr(one, "verifier")
