@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -105,11 +106,15 @@ def ratio(top_P: np.ndarray, bottom_P: np.ndarray) -> Interval:
 
 
 def save(name: str, claims: Sequence[Claim]) -> None:
-    """Write the claims, and print them."""
-    body = {"claims": [asdict(claim) for claim in claims], "provenance": provenance()}
+    """Write the claims, and print them. A number that is none (beyond what was measured, refused) is null."""
+    told = [
+        {key: None if value in (inf, -inf) or value != value else value for key, value in asdict(claim).items()}
+        for claim in claims
+    ]
+    body = {"claims": told, "provenance": provenance()}
     target = DOCS / "evidence" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    target.write_text(json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     for claim in claims:
         verdict = {True: "holds", False: "FAILS", None: "shows"}[claim.holds]
         print(f"{verdict}  {claim.id}: {claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}], target {claim.target}")
