@@ -14,7 +14,6 @@ pytest.importorskip("starlette")
 
 from ponder.core import Budget, Event, Outcome, Spent
 from ponder.errors import BudgetExhausted, SpecError, UsageError
-from ponder.policies.tools import read_calls, render_calls
 from ponder.server.answer import Head, answer_of, message, split_thought, usage_object
 from ponder.server.asked import of_text
 from ponder.server.config import Config, Key, Limits, load
@@ -515,38 +514,6 @@ def test_usage_parts_what_is_shown_from_what_was_spent():
     assert usage["total_tokens"] == 87
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 45, "verifier_tokens": 9}
     assert usage["prompt_tokens_details"] == {"cached_tokens": 10}
-
-
-# Calls of tools.
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    ['{"a": 1}', '{"a":1}', "{}", "", "not json", '{"a": 1e400}', '{"a": 1, "a": 2}', "[1]", '"text"', '{"q": "</tool_call>"}'],
-)
-def test_calls_survive_as_text(arguments):
-    text = "Let me see." + render_calls(
-        [{"function": {"name": "f", "arguments": arguments}}, {"function": {"name": "g", "arguments": "{}"}}]
-    )
-    rest, calls = read_calls(text)
-    assert rest == "Let me see."
-    assert [(call.name, call.arguments) for call in calls] == [("f", arguments), ("g", "{}")]
-
-
-def test_calls_that_say_the_same_have_one_key():
-    keys = {
-        call.key
-        for spelt in ('{"a": 1, "b": 2}', '{"b":2,"a":1}')
-        for call in read_calls(render_calls([{"function": {"name": "f", "arguments": spelt}}]))[1]
-    }
-    assert len(keys) == 1
-
-
-@pytest.mark.parametrize(
-    "text", ["<tool_call>", "<tool_call>{}</tool_call>", "<tool_call>{x}</tool_call>", '<tool_call>{"name": 1}</tool_call>']
-)
-def test_what_is_no_call_stays_text(text):
-    assert read_calls(text) == (text, ())
 
 
 def test_the_recipe_shows_every_setting_and_is_valid():
