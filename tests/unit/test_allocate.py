@@ -194,6 +194,28 @@ def test_nothing_is_promised_where_there_is_nothing_to_find():
     assert np.mean(looked) > 0.6, "the same choice, judged on the problems it was made on"
 
 
+def test_problems_that_let_a_search_through_do_not_judge_it():
+    """Of thirty coins the one that fell best on the first third is let through; it is right more often there than anywhere else, and is no more than a coin."""
+    promised, with_them = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        coins = (rng.random((60, 30)) < 0.5).astype(np.float32)
+        looked = np.arange(60) < 20
+        best = coins[:, [int(coins[looked].mean(axis=0).argmax())]]
+        right = np.concatenate([np.zeros((60, 1), np.float32), best], axis=1)
+        given = Table(np.arange(60), right, np.ones((60, 2), np.float32), {"tokens": np.ones(60)})
+        how = ({(1, ""): given}, given, ["none", "raced"], [1], right.mean(axis=1), [2], "mean")
+        raced = {"raced_C": np.array([False, True]), "looked_R": looked}
+        promised.append(allocate.expected(*how, **raced)[0].accuracy.value)
+        with_them.append(allocate.expected(*how)[0].accuracy.value)
+        [line] = allocate.expected(*how, **raced)
+        assert line.accuracy.value == pytest.approx(best[~looked].mean(), abs=1e-6), "the rest of the problems, all of them"
+    assert abs(np.mean(promised) - 0.5) < 0.03
+    assert np.mean(with_them) > 0.55, "which is what they would have added"
+    none = allocate.expected(*how, raced_C=np.array([True, False]), looked_R=looked)
+    assert none[0].accuracy.value == with_them[-1], "where no such search is chosen, all problems judge"
+
+
 def test_halves_share_no_problem_and_are_as_hard_as_each_other():
     problem = np.repeat(np.arange(40), 5)
     rate = np.repeat(np.random.default_rng(0).random(40), 5)

@@ -20,7 +20,7 @@ from ponder.cli.ledger import Ledger, OverSpent, Purse
 from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.space import Space, levels, read
-from ponder.cli.tune import difficulty_told, split_of, tokens_of, tune
+from ponder.cli.tune import difficulty_told, raced, split_of, tokens_of, tune
 from ponder.errors import DataError, SpecError, StudyError, UsageError
 from ponder.run import solve
 from ponder.scaling import card
@@ -369,6 +369,19 @@ def test_a_shop_reads_the_slice_as_it_was_drawn(study):
     assert 0.2 < pools.correct_R_N.mean() < 0.55
     assert np.all(pools.tokens_R_N[pools.answers_R_N >= 0] == 2)
     assert all(one is not None and one[1] == pools.tokens_R_N[row, :3].sum() for row, one in enumerate(tried))
+
+
+@pytest.mark.slow
+def test_the_questions_that_let_a_search_through_are_named(study):
+    async def looked_at(*searches):
+        async with opened(study / "study", [], searches, Purse(), {}) as shop:
+            made, explored, looked = await raced([shop], 0, [], Purse())
+            return [one.spec for one in made], explored, len(looked)
+
+    votes = [f"self_consistency(n={n})" for n in (2, 3)]
+    assert asyncio.run(looked_at(votes[0])) == ([votes[0]], 1, 0), "there was none to prefer it to"
+    made, explored, looked = asyncio.run(looked_at(*votes))
+    assert (len(made), explored, looked) == (1, 2, 3), "a fifth of sixteen"
 
 
 @pytest.mark.slow

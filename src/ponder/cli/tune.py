@@ -139,7 +139,10 @@ def split_of(spec: str) -> str | None:
 
 @dataclass
 class Gathered:
-    """What all studies together offer: pools in order, candidates, how many there were, and the rows' pass rates."""
+    """What all studies together offer: pools in order, candidates, how many there were, and the rows' pass rates.
+
+    raced: candidates, the last ones, that are there because they did better than other searches on the questions `looked`.
+    """
 
     pools: Pools
     candidates: list[Candidate]
@@ -148,6 +151,8 @@ class Gathered:
     policies: list[str]
     fingerprints: list[str]
     verifiers: list[str]
+    raced: int
+    looked: set[int]
 
 
 async def tuned(folders: Sequence[Path], budgets: Sequence[int], path: Path | None, purse: Purse, spread: Spread) -> Card:
@@ -227,14 +232,16 @@ async def gather(shops: Sequence[Shop], space: Space, purse: Purse) -> Gathered:
     for at, one in enumerate(pools):
         name = policies[at] if at else ""
         candidates += [allocate.whole(one, played, name, shares=not at) for played in space.whole(one)]
-    tried, explored = await raced(shops, len(space.guides), candidates, purse)
+    tried, explored, looked = await raced(shops, len(space.guides), candidates, purse)
     runner = shops[0].runner
     infos = [policy.info for policy in runner.policies]
     inside = [part for strategy in runner.strategies for part in parts(strategy)]
     infos += [cast("Policy", part).info for part in inside if hasattr(part, "sample")]
     names, prints = list(dict.fromkeys(info.name for info in infos)), list(dict.fromkeys(info.fingerprint for info in infos))
     scorers = dict.fromkeys(cast("Verifier", part).fingerprint for part in inside if hasattr(part, "score"))
-    return Gathered(pools[0], candidates + tried, len(candidates) + explored, rate_R, names, prints, list(filter(None, scorers)))
+    every = candidates + tried
+    count = len(candidates) + explored
+    return Gathered(pools[0], every, count, rate_R, names, prints, list(filter(None, scorers)), len(tried), looked)
 
 
 def joined(pools: Sequence[Pools]) -> Pools:
@@ -257,8 +264,12 @@ def joined(pools: Sequence[Pools]) -> Pools:
     return Pools(problem, correct, answers, tokens, guides)
 
 
-async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], purse: Purse) -> tuple[list[Candidate], int]:
-    """Searches that were tried on all problems, and how many were tried at all; every policy of the study proposes for each of them.
+async def raced(
+    shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], purse: Purse
+) -> tuple[list[Candidate], int, set[int]]:
+    """Searches that were tried on all problems, how many were tried at all, and the problems that told which go on.
+
+    Every policy of the study proposes for each search.
 
     A round tries those that are left on a share of the problems, the same ones for all, and keeps those that lie highest above what the
     strategies of whole samples reach there at as many tokens. What the purse does not allow is left out: a search with holes goes no further.
@@ -274,6 +285,7 @@ async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], 
     names = np.random.default_rng(0).permutation(np.unique(numbers))
     done: dict[tuple[int, int], list[tuple[bool, int] | None]] = {}
     explored: set[tuple[int, int]] = set()
+    looked: set[int] = set()
     for share, keep in ROUNDS if left else ():
         some = set(names[: max(1, round(share * len(names)))].tolist())
         inside = np.isin(numbers, list(some))
@@ -288,6 +300,8 @@ async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], 
             done[owner, at] = found
             right, tokens = (np.array([one[k] for one in found if one is not None], float) for k in (0, 1))
             above[owner, at] = float(right.mean()) - reached(whole, np.repeat(inside, ORDERS), float(tokens.mean()))
+        if share < 1 and len(above) > keep:
+            looked |= some
         left = sorted(above, key=lambda pair: -above[pair])[:keep] if share < 1 else list(above)
     made = []
     for owner, at in left:
@@ -295,7 +309,7 @@ async def raced(shops: Sequence[Shop], guides: int, whole: Sequence[Candidate], 
         right, tokens = (np.repeat(np.array([one[k] for one in found if one is not None], np.float32), ORDERS) for k in (0, 1))
         name = owners[owner] if owner else ""
         made.append(Candidate(repr(strategies[at]), name, right, tokens, np.zeros(len(right), np.int64)))
-    return made, len(explored)
+    return made, len(explored), looked
 
 
 def reached(whole: Sequence[Candidate], rows: np.ndarray, tokens: float) -> float:
@@ -306,6 +320,8 @@ def reached(whole: Sequence[Candidate], rows: np.ndarray, tokens: float) -> floa
 
 def chosen(given: Gathered, space: Space, budgets: Sequence[int], spread: Spread) -> Card:
     """The settings by cross-validation, the card on all problems, and what to expect of it by nested cross-validation."""
+    import numpy as np
+
     from ponder.scaling import allocate
     from ponder.scaling.card import Card
 
@@ -320,7 +336,17 @@ def chosen(given: Gathered, space: Space, budgets: Sequence[int], spread: Spread
     setting = allocate.chosen_setting(tables, space.leaves, every, given.rate_R, budgets, spread)
     best = tables[setting.pilot, setting.guide]
     plan = allocate.fitted(best, allocate.grown(best, setting.leaves, budgets, spread), budgets, spread)
-    expected = allocate.expected(tables, alone, specs, space.leaves, given.rate_R, budgets, spread)
+    expected = allocate.expected(
+        tables,
+        alone,
+        specs,
+        space.leaves,
+        given.rate_R,
+        budgets,
+        spread,
+        raced_C=np.arange(len(specs)) >= len(specs) - given.raced,
+        looked_R=np.isin(alone.problem_R, list(given.looked)),
+    )
     return Card(
         setting.pilot,
         setting.guide,

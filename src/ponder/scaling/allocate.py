@@ -348,9 +348,19 @@ def expected(
     rate_R: Floats,
     budgets: Sequence[int],
     spread: Spread,
+    *,
+    raced_C: NDArray[np.bool_] | None = None,
+    looked_R: NDArray[np.bool_] | None = None,
 ) -> list[Expected]:
-    """What the whole procedure, settings included, reaches on problems it has not seen; and the best single candidate, chosen alike."""
+    """What the whole procedure, settings included, reaches on problems it has not seen; and the best single candidate, chosen alike.
+
+    raced_C: candidates that are here because they did better than others on the rows `looked_R`; where one of them is chosen at a budget, these rows
+    are not judged, for they have made the choice.
+    """
     rows = len(alone.problem_R)
+    raced_C = np.zeros(len(specs), bool) if raced_C is None else raced_C
+    looked_R = np.zeros(rows, bool) if looked_R is None else looked_R
+    unseen = {b: np.ones(rows, bool) for b in budgets}
     right, tokens = {b: np.zeros(rows) for b in budgets}, {b: np.zeros(rows) for b in budgets}
     fixed_right, fixed_tokens = {b: np.zeros(rows) for b in budgets}, {b: np.zeros(rows) for b in budgets}
     folds = halves(alone.problem_R, rate_R)
@@ -364,10 +374,13 @@ def expected(
             column = fixed(alone.rows(fit_R), budget)
             fixed_right[budget][judge_R] = alone.right_R_C[judge_R, column]
             fixed_tokens[budget][judge_R] = alone.tokens_R_C[judge_R, column]
+            if raced_C[[column, *plan.chosen[budget]]].any():
+                unseen[budget] = ~looked_R
     found = []
     for b in budgets:
         columns = (right[b], tokens[b], fixed_right[b], fixed_tokens[b])
-        accuracy, cost, other, others_cost = (triple(alone.problem_R, column) for column in columns)
+        judged_R = unseen[b]
+        accuracy, cost, other, others_cost = (triple(alone.problem_R[judged_R], column[judged_R]) for column in columns)
         found.append(Expected(b, accuracy, cost, specs[fixed(alone, b)], other, others_cost))
     return found
 
