@@ -22,6 +22,7 @@ from ponder.errors import PonderError
 from ponder.server import schema
 from ponder.server.asked import Asked, of_chat, of_text
 from ponder.server.config import Config, Key
+from ponder.server.connection import Connection
 from ponder.server.engine import Engine
 from ponder.server.events import Responding
 from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
@@ -154,7 +155,8 @@ class Server:
         if self.draining:
             raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
         self.gate.check()
-        return await read_body(scope["ponder.headers"], receive, self.config.limits.body)
+        whole = scope["state"]["connection"].whole
+        return await read_body(scope["ponder.headers"], receive, self.config.limits.body, within=None if whole else _BODY_WITHIN)
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, asked: Asked, body: schema.Streams, make: Callable[..., Reply]
@@ -163,7 +165,7 @@ class Server:
         ends = time.monotonic() + deadline(scope["ponder.headers"], self.config.limits.seconds)
         key = cast("Key | None", scope["ponder.key"])
         async with (
-            WhileConnected(receive),
+            WhileConnected(scope["state"]["connection"]),
             self.gate.place(),
             self.ledger.spending(key) as allowance,
         ):
@@ -204,29 +206,30 @@ class Server:
 class WhileConnected:
     """Run the block until it ends or the client goes away, which cancels it and raises `GoneError`. For after the body has come."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._gone = receive, False
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._gone = connection, False
 
     async def __aenter__(self) -> None:
         """Begin to listen for the end of the connection."""
         self._me = cast("asyncio.Task[object]", asyncio.current_task())
-        self._watcher = asyncio.create_task(self._watch())
+        self._connection.watch(self._leave)
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self._gone = True
         self._me.cancel()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Listen no more. Raises `GoneError`."""
-        self._watcher.cancel()
+        self._connection.watch(None)
         if kind is asyncio.CancelledError and self._gone and self._me.uncancel() == 0:
             raise GoneError from None
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, most: int) -> bytes:
-    """The body, once its length and its kind are known to be right. Raises `Refusal` (408, 413, 415), `GoneError`."""
+async def read_body(headers: Mapping[str, str], receive: Receive, most: int, *, within: float | None) -> bytes:
+    """The body, once its length and its kind are known to be right. within: seconds, None where it is there already.
+
+    Raises `Refusal` (408, 413, 415), `GoneError`.
+    """
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "the body must be JSON: Content-Type: application/json", code="unsupported_media_type")
     if headers.get("content-encoding", "identity") != "identity":
@@ -234,20 +237,26 @@ async def read_body(headers: Mapping[str, str], receive: Receive, most: int) -> 
     said = headers.get("content-length", "0")
     if not said.isdigit() or int(said) > most:
         raise _too_large(most)
-    body = bytearray()
+    if within is None:
+        return await _all_of(receive, most)
     try:
-        async with asyncio.timeout(_BODY_WITHIN):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise GoneError
-                body += message.get("body", b"")
-                if len(body) > most:
-                    raise _too_large(most)
-                if not message.get("more_body", False):
-                    return bytes(body)
+        async with asyncio.timeout(within):
+            return await _all_of(receive, most)
     except TimeoutError:
-        raise Refusal(408, f"the body did not come within {_BODY_WITHIN:g} s", code="body_timeout") from None
+        raise Refusal(408, f"the body did not come within {within:g} s", code="body_timeout") from None
+
+
+async def _all_of(receive: Receive, most: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise GoneError
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _too_large(most: int) -> Refusal:

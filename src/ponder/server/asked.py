@@ -21,7 +21,7 @@ _SENT_ON = {
     "tools", "tool_choice", "parallel_tool_calls", "response_format", "logit_bias", "presence_penalty", "frequency_penalty",
     "verbosity",
 }  # fmt: skip
-_OF_CHAT = _SENT_ON | {"messages"}
+_PLAIN = {"role", "content"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class Asked:
 def of_chat(body: Chat, models: Models, config: Config) -> Asked:
     """A chat request, ready. Raises `Refusal`."""
     plan = _plan(body, models, body.reasoning_effort)
-    dumped = body.model_dump(exclude_none=True, by_alias=True, include=_OF_CHAT)
-    turns = tuple(_turn(turn) for turn in cast("list[dict[str, JSON]]", dumped.pop("messages")))
+    dumped = _sent_on(body)
+    turns = tuple(map(_turn, body.messages))
     prompt = Prompt(tuple(_message(turn, sent) for turn, sent in zip(body.messages, turns, strict=True)), turns)
     if body.reasoning_effort and plan.single:
         dumped["reasoning_effort"] = body.reasoning_effort
@@ -87,7 +87,7 @@ def of_chat(body: Chat, models: Models, config: Config) -> Asked:
 def of_text(body: Completion, models: Models, config: Config) -> Asked:
     """A request that goes on from texts, ready. Raises `Refusal`."""
     plan = _plan(body, models, None)
-    fields = body.model_dump(exclude_none=True, include=_SENT_ON)
+    fields = _sent_on(body)
     prompts = tuple(Prompt((user(text),), text) for text in body.prompts)
     return _asked(body, plan, prompts, fields, body.logprobs, None, config)
 
@@ -155,9 +155,17 @@ def _key(body: Chat) -> Callable[[str], str | None]:
     return key
 
 
-def _turn(turn: dict[str, JSON]) -> dict[str, JSON]:
+def _sent_on(body: Common) -> dict[str, JSON]:
+    """The fields that go to the engine as they came."""
+    given = body.model_fields_set & _SENT_ON
+    return body.model_dump(exclude_none=True, by_alias=True, include=given) if given else {}
+
+
+def _turn(turn: System | User | Assistant | Tool) -> dict[str, JSON]:
     """A message as it is sent on: without what was thought or refused, which engines do not take back; texts in one piece."""
-    sent = {key: value for key, value in turn.items() if key not in ("reasoning_content", "refusal")}
+    if isinstance(turn.content, str) and turn.model_fields_set == _PLAIN:
+        return {"role": turn.role, "content": turn.content}
+    sent: dict[str, JSON] = turn.model_dump(exclude_none=True, by_alias=True, exclude={"reasoning_content", "refusal"})
     content = sent.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         sent["content"] = "".join(cast("str", part["text"]) for part in cast("list[dict[str, JSON]]", content))
@@ -169,6 +177,8 @@ def _turn(turn: dict[str, JSON]) -> dict[str, JSON]:
 def _message(turn: System | User | Assistant | Tool, sent: dict[str, JSON]) -> Message:
     """A message of the chain: what a verifier can read. A picture is known by its digest; a call of a tool is text."""
     role: Role = "system" if turn.role == "developer" else turn.role
+    if isinstance(turn.content, str) and "tool_calls" not in sent:
+        return Message(role, (turn.content,))
     parts = turn.content if isinstance(turn.content, list) else [turn.content or ""]
     content: list[Part] = [_part(part) for part in cast("Sequence[str | Text | Picture]", parts)]
     calls = render_calls(sent.get("tool_calls"))

@@ -2,7 +2,7 @@
 
 uvicorn reads HTTP by h11, which refuses what is ambiguous (two lengths, a length beside chunks, two hosts). What it leaves open: a
 request that never becomes whole, a body in pieces of a byte, each of which costs as much as a large one, and a client that reads
-nothing of its answer.
+nothing of its answer. What is written in one turn of the event loop (the head of a reply and its body) is sent together.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
+from typing import cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,13 +29,15 @@ _FREE_PIECES, _PIECE = 4096, 16  # pieces of a body beyond these must hold so ma
 class Connection(H11Protocol):
     """See the head of this file."""
 
+    _watching: Callable[[], None] | None = None
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Together(transport, self.loop)))
         self.conn = _Bounded(h11.SERVER, LARGEST_HEAD)
+        self.app_state = {**self.app_state, "connection": self}
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -42,6 +46,24 @@ class Connection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        if self._watching is not None:
+            self._watching()
+
+    def watch(self, lost: Callable[[], None] | None) -> None:
+        """Tell `lost` when the client goes away, at once if it has; None for nobody.
+
+        For a request whose body has come. It finds its connection in its scope: `scope["state"]["connection"]`.
+        """
+        self._watching = lost
+        if lost is not None:
+            self.flow.resume_reading()  # who does not read does not see the end
+            if self.cycle.disconnected:
+                lost()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the request has come."""
+        return not self.cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that has begun must end in time."""
@@ -97,6 +119,38 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
+class _Together:
+    """A transport that sends what is written in one turn of the event loop in one piece. All else is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it at the end of this turn."""
+        if data:
+            if not self._written:
+                self._loop.call_soon(self._flush)
+            self._written.append(data)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close, once all that was written is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._written:
+            data, self._written = b"".join(self._written), []
+            self._transport.write(data)
+
+
 class _Bounded(h11.Connection):
     """Remembers what was wrong, and refuses a body in too many pieces."""
 
@@ -113,12 +167,13 @@ class _Bounded(h11.Connection):
                     raise h11.RemoteProtocolError("the body comes in too many small pieces")
             elif type(event) is h11.Request:
                 self._pieces = self._bytes = 0
-                names = [name for name, _ in event.headers]
+                headers = list(event.headers)
+                names = [name for name, _ in headers]
                 if b"transfer-encoding" in names and b"content-length" in names:
                     raise h11.RemoteProtocolError("a length beside chunks")
                 if event.http_version not in (b"1.0", b"1.1"):
                     raise h11.RemoteProtocolError(f"version {event.http_version.decode()}")
-                if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > LARGEST_HEAD:
+                if len(event.target) + sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD:
                     raise h11.RemoteProtocolError("too large", error_status_hint=431)
         except h11.RemoteProtocolError as error:
             self.fault, self.fault_status = str(error), error.error_status_hint

@@ -23,7 +23,7 @@ from ponder.run import Direct, Run, solve
 from ponder.server.asked import Asked, Prompt
 from ponder.server.config import Config
 from ponder.server.guard import Allowance
-from ponder.server.models import Models, tighter
+from ponder.server.models import Models
 from ponder.server.record import Recorder
 from ponder.server.refusal import Refusal
 from ponder.strategies.auto import Auto
@@ -158,7 +158,9 @@ class Engine:
 
     async def solve(self, asked: Asked, listeners: Sequence[Listener], seconds: float, allowance: Allowance) -> Solved:
         """Run the strategy for each choice, all at once. Raises what a run raises."""
-        budget = tighter(asked.budget, Budget(seconds=seconds))
+        bounds = asked.budget
+        seconds = seconds if bounds.seconds is None else min(seconds, bounds.seconds)
+        budget = Budget(bounds.samples, bounds.tokens, bounds.calls, seconds, bounds.money)
         solved = Solved([])
         runs = [self._one(asked, at, listener, budget, solved, allowance) for at, listener in enumerate(listeners)]
         solved.outcomes = [await runs[0]] if len(runs) == 1 else await all_of(runs)

@@ -1,59 +1,81 @@
-"""What the operator watches, in Prometheus' format."""
+"""What the operator watches, in Prometheus' format. Counted in plain numbers: they are told more rarely than they change."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from ponder.server.guard import Gate
 from ponder.types import Usage
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, float("inf"))
+_KINDS = ("prompt", "cached", "completion", "scored")
+
+
+@dataclass(slots=True)
+class _Answers:
+    """Of one strategy: how many took up to each bound of `_SECONDS` and more than the one before, and seconds of all."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * len(_SECONDS))
+    seconds: float = 0.0
 
 
 class Metrics:
     """Counters of one server. Labels are routes, statuses and names of strategies: never what a caller wrote."""
 
     def __init__(self, gate: Gate) -> None:
+        self._gate, self._samples, self._usage = gate, 0, Usage()
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._answers: dict[str, _Answers] = {}
         self.registry = CollectorRegistry()
-        self._requests = Counter("ponder_requests", "Requests by route and status", ["route", "status"], registry=self.registry)
-        self._tokens = Counter("ponder_tokens", "Tokens by kind", ["kind"], registry=self.registry)
-        self._strategies = Counter("ponder_strategy", "Answers by strategy", ["strategy"], registry=self.registry)
-        self._samples = Counter("ponder_samples", "Children sampled", registry=self.registry)
-        self._seconds = Histogram(
-            "ponder_seconds", "Seconds to the end of an answer", ["strategy"], buckets=_SECONDS, registry=self.registry
-        )
-        self._by_route: dict[tuple[str, int], Counter] = {}
-        self._by_strategy: dict[str, tuple[Counter, Histogram]] = {}
-        self._by_kind = {kind: self._tokens.labels(kind) for kind in ("prompt", "cached", "completion", "scored")}
-        self._gauge("ponder_live", "Requests being answered", lambda: gate.live)
-        self._gauge("ponder_waiting", "Requests in the queue", lambda: len(gate.waiting))
-        self._gauge("ponder_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
+        self.registry.register(self)
 
     def request(self, route: str, status: int) -> None:
         """Count a request that is over; 499 is a client that went away."""
-        counter = self._by_route.get((route, status))
-        if counter is None:  # looking one up by its labels takes longer than counting
-            counter = self._by_route[route, status] = self._requests.labels(route, str(status))
-        counter.inc()
+        self._requests[route, status] += 1
 
     def answered(self, strategy: str, samples: int, usage: Usage, seconds: float) -> None:
         """Count what an answer took."""
-        if strategy not in self._by_strategy:
-            self._by_strategy[strategy] = self._strategies.labels(strategy), self._seconds.labels(strategy)
-        answers, duration = self._by_strategy[strategy]
-        answers.inc()
-        duration.observe(seconds)
-        self._samples.inc(samples)
-        for kind, counter in self._by_kind.items():
-            if count := getattr(usage, kind):
-                counter.inc(count)
+        answers = self._answers.get(strategy)
+        if answers is None:
+            answers = self._answers[strategy] = _Answers()
+        answers.counts[bisect_left(_SECONDS, seconds)] += 1
+        answers.seconds += seconds
+        self._samples += samples
+        self._usage += usage
+
+    def collect(self) -> Iterator[Metric]:
+        """As Prometheus asks for it."""
+        requests = CounterMetricFamily("ponder_requests", "Requests by route and status", labels=["route", "status"])
+        for (route, status), count in self._requests.items():
+            requests.add_metric([route, str(status)], count)
+        tokens = CounterMetricFamily("ponder_tokens", "Tokens by kind", labels=["kind"])
+        for kind in _KINDS:
+            tokens.add_metric([kind], getattr(self._usage, kind))
+        strategies = CounterMetricFamily("ponder_strategy", "Answers by strategy", labels=["strategy"])
+        durations = HistogramMetricFamily("ponder_seconds", "Seconds to the end of an answer", labels=["strategy"])
+        for strategy, answers in self._answers.items():
+            strategies.add_metric([strategy], sum(answers.counts))
+            bounds = ["+Inf" if bound == float("inf") else str(float(bound)) for bound in _SECONDS]
+            sums = [sum(answers.counts[: at + 1]) for at in range(len(_SECONDS))]
+            durations.add_metric([strategy], list(zip(bounds, sums, strict=True)), answers.seconds)
+        yield from (
+            requests,
+            tokens,
+            strategies,
+            CounterMetricFamily("ponder_samples", "Children sampled", self._samples),
+            durations,
+        )
+        yield GaugeMetricFamily("ponder_live", "Requests being answered", self._gate.live)
+        yield GaugeMetricFamily("ponder_waiting", "Requests in the queue", len(self._gate.waiting))
+        yield GaugeMetricFamily("ponder_tasks", "Tasks of the event loop", len(asyncio.all_tasks()))
 
     def text(self) -> bytes:
         """All of it."""
         return generate_latest(self.registry)
-
-    def _gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
-        Gauge(name, what, registry=self.registry).set_function(value)
