@@ -316,3 +316,17 @@ KEY = "sk-canary"
 def test_a_status_becomes_an_error_that_says_what_to_do_and_never_the_key(status, raw, kind, says):
     error = Connection("http://there/v1", KEY, "MY_KEY", 1.0)._failure(status, "/chat/completions", raw, {})
     assert (type(error), str(error)) == (kind, says)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400, "x", None, True - 2**60])
+def test_a_probability_that_is_no_number_is_none(number):
+    body = {"choices": [{"text": "a", "finish_reason": "stop", "logprobs": {"tokens": ["a"], "token_logprobs": [number]}}]}
+    [token] = read_reply(body).choices[0].tokens
+    assert token.logprob == float("-inf")
+
+
+@pytest.mark.parametrize("count", [-1, 2**53 + 1, 10**30, "3", 1.5, None])
+def test_a_count_that_makes_no_sense_is_no_count(count):
+    usage = {"prompt_tokens": count, "completion_tokens": count, "prompt_tokens_details": {"cached_tokens": count}}
+    reply = read_reply({"choices": [{"text": "a", "finish_reason": "stop"}], "usage": usage})
+    assert (reply.prompt, reply.cached, reply.completion) == (0, 0, None)

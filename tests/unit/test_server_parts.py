@@ -407,6 +407,24 @@ def test_thoughts_in_a_field_of_their_own_are_passed_on():
     assert heard({"reasoning": "hm"}, {"content": "yes"})[0] == ("reasoning_content", "hm")
 
 
+def test_what_an_engine_garbles_is_passed_on_as_what_clients_can_read():
+    assert heard("a\ud83d", "b", {"content": 5}, {"tool_calls": "x"}, {"tool_calls": [None]}) == [("content", "a\ufffdb")]
+    passing = Passing(Chunks(Head("id", 0, "m", "fp"), chat=True, usage=False), 0, None, 1)
+    rows = [
+        {
+            "token": "a",
+            "logprob": float("nan"),
+            "top_logprobs": [{"token": "a", "logprob": float("-inf")}, {"token": "b", "logprob": -1}],
+        },
+        {"token": "b", "logprob": 10**400, "top_logprobs": "x"},
+        7,
+    ]
+    [chunk] = passing._text("ab", passing._probabilities({"content": rows}))
+    shown = json.loads(chunk[6:], parse_constant=pytest.fail)["choices"][0]["logprobs"]["content"]
+    assert [row["logprob"] for row in shown] == [-9999.0, -9999.0]
+    assert [row["top_logprobs"] for row in shown] == [[{"token": "a", "logprob": -9999.0}], []]
+
+
 def test_a_silent_search_sends_comments(monkeypatch):
     monkeypatch.setattr("ponder.server.stream.SILENCE", 0.01)
 

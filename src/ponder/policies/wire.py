@@ -76,7 +76,7 @@ def read_reply(body: JSON, *, strip: str = "") -> Reply:
         return Reply(tuple(found), 0, 0, None)
     details, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counted = written if isinstance(written, int) and written >= 0 else None
+    counted = written if isinstance(written, int) and 0 <= written <= _MOST else None
     prompt = _count(usage.get("prompt_tokens"))
     return Reply(tuple(found), prompt, min(_count(cached), prompt), counted)
 
@@ -147,6 +147,8 @@ def aligned(tokens: Tokens, text: str) -> Tokens:
 
 # Plumbing.
 
+_MOST = 2**53  # a larger number is a server's mistake, and no database takes it
+
 
 def _estimates(total: int, choices: Sequence[Choice], cap: int) -> list[int]:
     """`total` by the lengths of the texts, none above the cap; with no regard to the cap where the total shows that it was not kept."""
@@ -173,7 +175,7 @@ def _shares(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def _count(value: JSON) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= _MOST else 0
 
 
 def _choice(one: JSON, strip: str) -> Choice:
@@ -263,4 +265,4 @@ def _columns(texts: Sequence[JSON], own: Sequence[JSON], tops: Sequence[Sequence
 
 
 def _number(value: JSON) -> float:
-    return float(value) if isinstance(value, int | float) else float("-inf")
+    return float(value) if isinstance(value, int | float) and -_MOST <= value <= _MOST else float("-inf")  # not so: NaN

@@ -59,6 +59,9 @@ class Reply:
             except PonderError as error:
                 self.engine.log(f"{type(error).__name__}: {error}")
                 return chunks.error(refusal_of(error))
+            except Exception as error:  # a stream that just ends would be taken for an answer
+                self.engine.log(f"a fault of this server: {type(error).__name__}: {error}")
+                return chunks.error(refusal_of(PonderError()))
 
     def chunks(self, *, usage: bool) -> Chunks:
         """What a stream is written with."""

@@ -15,7 +15,7 @@ from json.encoder import encode_basestring_ascii as _quote
 from typing import TypeAlias, cast
 
 from ponder.policies.streamed import Hear
-from ponder.policies.wire import Object
+from ponder.policies.wire import Object, storable
 from ponder.server.answer import Answer, Head, call_objects, logprobs, text_logprobs
 from ponder.server.refusal import Refusal
 from ponder.types import JSON
@@ -120,15 +120,14 @@ class Passing:
         said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
         said = said if isinstance(said, dict) else {}
         told: list[bytes] = []
-        thought = said.get("reasoning_content") or said.get("reasoning")
-        if isinstance(thought, str) and thought:
+        if thought := storable(said.get("reasoning_content")) or storable(said.get("reasoning")):
             told += self._say("reasoning_content", thought, None)
-        text = said.get("content")
-        if isinstance(text, str) and text:
+        if text := storable(said.get("content")):
             told += self._text(text, self._probabilities(choice.get("logprobs")))
-        if said.get("tool_calls"):
+        called = said.get("tool_calls")
+        if calls := [call for call in called if isinstance(call, dict)] if isinstance(called, list) else []:
             self.calls = True
-            told.append(self.chunks.piece(self.index, {"tool_calls": said["tool_calls"]}))
+            told.append(self.chunks.piece(self.index, {"tool_calls": cast("JSON", calls)}))
         return told
 
     def _probabilities(self, given: JSON) -> JSON:
@@ -138,12 +137,7 @@ class Passing:
         rows = given.get("content")
         if not self.chunks.chat or not isinstance(rows, list):
             return given
-        cut = [
-            {**row, "top_logprobs": cast("list[JSON]", row.get("top_logprobs") or [])[: self.top]}
-            for row in rows
-            if isinstance(row, dict)
-        ]
-        return {"content": cast("JSON", cut), "refusal": None}
+        return {"content": cast("JSON", [_row(row, self.top) for row in rows if isinstance(row, dict)]), "refusal": None}
 
     def _text(self, text: str, probabilities: JSON) -> list[bytes]:
         """Text that may begin with a thought between tags; held back only while it might be a tag."""
@@ -195,3 +189,17 @@ def whole_answer(chunks: Chunks, index: int, answer: Answer, top: int | None) ->
         calls = [{"index": at, **call} for at, call in enumerate(call_objects(answer.calls))]
         found.append(chunks.piece(index, {"tool_calls": cast("JSON", calls)}))
     return found
+
+
+def _row(row: Mapping[str, JSON], top: int) -> dict[str, JSON]:
+    """A token with so many alternatives."""
+    others = row.get("top_logprobs")
+    kept = [_finite(other) for other in others[:top] if isinstance(other, dict)] if isinstance(others, list) else []
+    return {**_finite(row), "top_logprobs": cast("JSON", kept)}
+
+
+def _finite(row: Mapping[str, JSON]) -> dict[str, JSON]:
+    """What is no number in JSON (engines write NaN and -Infinity) is the number that OpenAI has for it."""
+    number = row.get("logprob")
+    known = isinstance(number, int | float) and -9999.0 <= number <= 9999.0
+    return {**row, "logprob": number if known else -9999.0}
