@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from evidence.common import DOCS, ROOT, Claim, completed, insert, ratio, save
+from ponder.cli.candidates import ORDERS
 from ponder.cli.ledger import Purse
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.runner import parse_strategy
 from ponder.cli.space import read as read_space
 from ponder.cli.study import Study, check, read
-from ponder.cli.tune import ORDERS, tuned
+from ponder.cli.tune import tuned
 from ponder.scaling import allocate
 from ponder.scaling.bootstrap import mean_intervals, paired_difference
 from ponder.scaling.card import Card

@@ -15,12 +15,13 @@ import pytest
 
 from fakes import QUESTION, Believer, Scripted, Watched, solved
 from ponder.bank import MemoryTable, TableBank
+from ponder.cli.candidates import raced
 from ponder.cli.importing import bring
 from ponder.cli.ledger import Ledger, OverSpent, Purse
 from ponder.cli.main import run_app
 from ponder.cli.pools import guides_of, opened
 from ponder.cli.space import Space, levels, read
-from ponder.cli.tune import difficulty_told, raced, split_of, tokens_of, tune
+from ponder.cli.tune import difficulty_told, split_of, tokens_of, tune
 from ponder.errors import DataError, SpecError, StudyError, UsageError
 from ponder.run import solve
 from ponder.scaling import card
