@@ -213,6 +213,15 @@ def test_an_answer_is_called_one():
     assert "b: .000, no answer" in text
 
 
+def test_long_answers_that_begin_alike_show_where_they_differ():
+    answers = {(name, "q0"): "def f(x):\n" + "    pass\n" * 50 + f"    return {name * 3}" for name in "ab"}
+    lines = (line("a", ids=["q0"], right=-1), line("b", ids=["q0"], right=-3))
+    text = "".join(Page(report.html(compared([Source(Path("one"), lines, answers=answers)], Unit()))).texts)
+    assert text.count("answered def f(x): pass") == 2
+    assert "pass return aaa" in text
+    assert "pass return bbb" in text
+
+
 def test_a_column_of_several_problems_says_how_many():
     told = compared([Source(Path("one"), (line("sample", ids=[f"q{i}" for i in range(300)], right=100),))], Unit())
     assert "A column is the mean of 1 or 2 problems" in report.html(told, columns=240)

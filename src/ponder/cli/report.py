@@ -287,14 +287,13 @@ def _apart(group: Group) -> list[Cells]:
     for at in np.argsort(-spread_P, kind="stable")[:APART]:
         if spread_P[at] > 0:
             name = group.ids[at]
+            fair = [
+                (entry, values_P[at]) for entry, values_P in zip(group.entries, values_E_P, strict=True) if not entry.line.bound
+            ]
+            answers = labels([shown(entry.answers.get(name, ""), 4000) for entry, _ in fair], 100)  # programs begin alike
             told = [
-                {
-                    "name": shown(entry.name, 80),
-                    "value": decimals(float(values_P[at])),
-                    "answer": shown(entry.answers.get(name, ""), 80),
-                }
-                for entry, values_P in zip(group.entries, values_E_P, strict=True)
-                if not entry.line.bound
+                {"name": shown(entry.name, 80), "value": decimals(float(value)), "answer": answer}
+                for (entry, value), answer in zip(fair, answers, strict=True)
             ]
             found.append({"id": shown(name, 80), "question": shown(group.questions.get(name, ""), 400), "strategies": told})
     return found
