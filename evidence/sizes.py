@@ -185,11 +185,9 @@ def binned_table(made: Matches, rate: dict[str, np.ndarray], levels: dict[str, n
     return "\n".join(rows)
 
 
-def plateaus(found: Arms) -> list[tuple[str, str]]:
+def plateaus() -> list[tuple[str, str]]:
     """Models and ways of choosing whose last doublings are looked at."""
-    return [("base", way) for way in (MAJORITY, chosen(COUNTDOWN), chosen(COUNTDOWN, TRIAL))] + [
-        ("small", way) for way in (MAJORITY, chosen(COUNTDOWN))
-    ]
+    return [*(("base", way) for way in (MAJORITY, chosen(COUNTDOWN), chosen(COUNTDOWN, TRIAL))), ("small", MAJORITY)]
 
 
 def plateau_claims(found: Arms) -> list[Claim]:
@@ -201,7 +199,7 @@ def plateau_claims(found: Arms) -> list[Claim]:
         gains[size] = arm.at(LAST) - arm.at(BEFORE)
         [gain] = mean_intervals(gains[size], seed=0, resamples=2000)
         claims.append(_gain(f"coverage-{size}", f"pass@{LAST} over pass@{BEFORE} on {COUNTDOWN}, {size}", gain, arm))
-    for size, way in plateaus(found):
+    for size, way in plateaus():
         arm = found[COUNTDOWN, size, way]
         name = plain(way).replace(" ", "-")
         [gain] = mean_intervals(arm.at(LAST) - arm.at(BEFORE), seed=0, resamples=2000)
@@ -221,7 +219,7 @@ def plateau_claims(found: Arms) -> list[Claim]:
 def plateau_table(found: Arms) -> str:
     """What the doublings bring."""
     rows = ["| model | way | 16 | 32 | 64 | 128 | 256 | 64 to 128 | 128 to 256 |", "|---|---|--:|--:|--:|--:|--:|---|---|"]
-    for size, way in [("base", COVERAGE), ("small", COVERAGE), *plateaus(found)]:
+    for size, way in [("base", COVERAGE), ("small", COVERAGE), *plateaus()]:
         arm = found[COUNTDOWN, size, way]
         values = [f"{arm.at(n).mean():.3f}" for n in (16, 32, 64, 128, 256)]
         steps = [paired_difference(arm.at(2 * n), arm.at(n), seed=0, resamples=2000) for n in (64, 128)]

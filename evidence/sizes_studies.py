@@ -36,7 +36,7 @@ CHOSEN = {
 }  # as the page of the verifiers has it, before anything was looked at here
 SEEDS = {COUNTDOWN: [0, 1, 2], CHAIN: [0, 1]}
 STEPS = (300, 600)  # of trainings of the small model on schedules of their own; the shipped one made 2400
-PILOT = 64  # samples of the small model, of a seed of their own, that say how hard a problem is
+PILOT = 32  # samples of the small model, of a seed of their own, that say how hard a problem is
 MAJORITY, GREEDY = "self_consistency", "greedy"
 LEARNED = ROOT / "studies" / "sizes"
 RESUME = "make evidence NAME=sizes"
@@ -110,7 +110,7 @@ def span(one: Interval, digits: int = 3) -> str:
 def study(task: str, size: str) -> Study:
     """Samples of one size on one task, chosen from in every way of the page; three seeds, two of the long chains."""
     n = DRAWN[task][size]
-    ways = [f"{MAJORITY}(n={n})", f"{CHOSEN[task]}(n={n}, verifier={PRM})"]
+    ways = [f"{MAJORITY}(n={n})", f"{CHOSEN[task]}(n={n if size == 'base' else min(n, 64)}, verifier={PRM})"]
     if (task, size) == (COUNTDOWN, "base"):
         ways.append(f"{CHOSEN[task]}(n={n}, verifier={TRIAL})")
     return _study(f"sizes-{slug(task)}-{size}", task, f"lab({size!r})", ways, n, SEEDS[task])
@@ -118,8 +118,9 @@ def study(task: str, size: str) -> Study:
 
 def shorter(steps: int) -> Study:
     """The same of the small model after a shorter training, one seed."""
-    ways = [f"{MAJORITY}(n={PILOT})", f"{CHOSEN[COUNTDOWN]}(n={PILOT}, verifier={PRM})"]
-    return _study(f"sizes-steps-{steps}", COUNTDOWN, policy_spec(learned(steps)), ways, PILOT, [0])
+    n = DRAWN[COUNTDOWN]["large"]
+    ways = [f"{MAJORITY}(n={n})", f"{CHOSEN[COUNTDOWN]}(n={n}, verifier={PRM})"]
+    return _study(f"sizes-steps-{steps}", COUNTDOWN, policy_spec(learned(steps)), ways, n, [0])
 
 
 def pilot(task: str) -> Study:
