@@ -124,7 +124,8 @@ def curve_figure(
         strategies = [one for one in series if one.kind == "strategy"]
         if front:
             _steps(axes, front)
-        ends = [_line(axes, one, strategies.index(one) if one in strategies else len(strategies)) for one in series]
+        shade = min(1.0, 5 / len(series))  # bands of many lines lie over each other
+        ends = [_line(axes, one, strategies.index(one) if one in strategies else len(strategies), shade) for one in series]
         _label_ends(axes, ends)
         figure.text(LEFT, 0.935, _line_of(title, TITLE), fontsize=13, weight="bold", color=INK)
         figure.text(LEFT, 0.025, _line_of(caption, CAPTION), fontsize=8, color="#666666")
@@ -143,14 +144,14 @@ def curve_figure(
     return path
 
 
-def _line(axes: Axes, one: Series, number: int) -> tuple[Series, str]:
+def _line(axes: Axes, one: Series, number: int, shade: float) -> tuple[Series, str]:
     bound = one.kind == "bound"
     colour = BOUND_COLOUR if bound else PALETTE[number % len(PALETTE)]
     again = number // len(PALETTE)  # how often all colours have been given before
     if len(one.x) == 1:
         axes.vlines(one.x, one.low, one.high, color=colour, linewidth=1.6, zorder=3)
     else:
-        axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.08 if bound else 0.13, linewidth=0)
+        axes.fill_between(one.x, one.low, one.high, color=colour, alpha=shade * (0.08 if bound else 0.13), linewidth=0)
         for edge in (one.low, one.high):
             axes.plot(one.x, edge, color=colour, alpha=0.35, linewidth=0.6, zorder=1)
     axes.plot(
