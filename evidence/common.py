@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import inf
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def ratio(top_P: np.ndarray, bottom_P: np.ndarray) -> Interval:
 def save(name: str, claims: Sequence[Claim]) -> None:
     """Write the claims, and print them. A number that is none (beyond what was measured, refused) is null."""
     told = [
-        {key: None if value in (inf, -inf) or value != value else value for key, value in asdict(claim).items()}
+        {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in asdict(claim).items()}
         for claim in claims
     ]
     body = {"claims": told, "provenance": provenance()}
@@ -144,6 +144,16 @@ def table(points: Sequence[Point]) -> str:
         rows.append(
             f"| {task} | {policy} | `{p.strategy}` | {p.k} | {p.tokens:.0f} | {p.value:.3f} | [{p.low:.3f}, {p.high:.3f}] | {p.n} x {p.seeds} |"
         )
+    return "\n".join(rows)
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Claims as a Markdown table; one beyond what was measured says so."""
+    rows = ["| claim | value | 95% interval | target | holds | n |", "|---|--:|---|---|---|--:|"]
+    for one in claims:
+        value, low, high = (f"{x:.3f}" if isfinite(x) else "beyond" for x in (one.value, one.low, one.high))
+        held = {True: "yes", False: "**no**", None: ""}[one.holds]
+        rows.append(f"| {one.text} | {value} | [{low}, {high}] | {one.target or ''} | {held} | {one.n} |")
     return "\n".join(rows)
 
 

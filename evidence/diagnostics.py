@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evidence import laws, scored
-from evidence.common import DOCS, ROOT, Claim, completed, insert, save
+from evidence.common import DOCS, ROOT, Claim, claims_table, completed, insert, save
 from ponder.cli.harvest import harvest
 from ponder.cli.study import Study, check
 from ponder.learners.datasets import Sample
@@ -185,8 +185,10 @@ def behaved(samples: Sequence[Sample]) -> tuple[list[Claim], str]:
             )
             if name.startswith("Qwen") and one.gain:
                 text = f"share of right traces with {plain} less that of wrong ones of the same problem, {name}"
-                slug = f"behaviour-{plain.replace(' ', '-')}{'-finished' * name.endswith('finished')}"
-                claims.append(claim(slug, text, one.gain, "> 0", one.gain.low > 0, mixed))
+                afterwards = name.endswith("finished")  # its row was added once the cut traces had been seen
+                target, holds = (None, None) if afterwards else ("> 0", one.gain.low > 0)
+                slug = f"behaviour-{plain.replace(' ', '-')}{'-finished' * afterwards}"
+                claims.append(claim(slug, text, one.gain, target, holds, mixed))
     return claims, "\n".join(rows)
 
 
@@ -238,7 +240,7 @@ def where(turn: Crossing) -> str:
     return f"{turn.k.value:.1f} | [{turn.k.low:.1f}, {high}]"
 
 
-def claim(id_: str, text: str, found: Interval, target: str, holds: bool, n: int, seeds: int = 1) -> Claim:
+def claim(id_: str, text: str, found: Interval, target: str | None, holds: bool | None, n: int, seeds: int = 1) -> Claim:
     """A claim of an interval."""
     return Claim(id_, text, found.value, found.low, found.high, target, holds, n, seeds)
 
@@ -262,6 +264,11 @@ def main() -> None:
     diversity_figure(found)
     page = DOCS / "evidence" / "diagnostics.md"
     parts = {
+        "over claims": claims_table(over),
+        "hard claims": claims_table(hard),
+        "spread claims": claims_table(spread),
+        "behaviour claims": claims_table(shown_by),
+        "crossing claims": claims_table(crossed),
         "curves": curves,
         "fits": fits,
         "difficulty": difficulty,

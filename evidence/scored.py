@@ -133,8 +133,8 @@ def overoptimised(found: Scored) -> tuple[list[Claim], str, str]:
     """Claims; accuracy and belief by n; the fits of one half against the other."""
     ways, claims = chosen(found), []
     curves = [
-        "| chosen by | problems | n | KL, nats | accuracy | 95% interval | its own belief |",
-        "|---|--:|--:|--:|--:|---|--:|",
+        "| chosen by | n | KL, nats | accuracy | 95% interval | its own belief |",
+        "|---|--:|--:|--:|---|--:|",
     ]
     fits = [
         "| chosen by | alpha | beta | turn predicted by one half, and the other | measured on the other, and the one | error of the fit on the other half |",
@@ -210,7 +210,7 @@ def figure(ways: Sequence[Chosen]) -> None:
     curve_figure(
         [*solid, *dashed],
         DOCS / "evidence" / "diagnostics-overoptimisation.png",
-        title="best-of-n: accuracy, and what the verifier believes of its choice",
+        title="best-of-n: accuracy, and the verifier's belief",
         caption=caption,
         x_label="KL of best-of-n from the policy, nats",
         y_label="accuracy or belief",
@@ -219,12 +219,16 @@ def figure(ways: Sequence[Chosen]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Difficulty from the first m samples: predicted pass@1 out of fold, bins against the oracle's, and what the pilot costs a question."""
+    """Difficulty from the first m samples: predicted pass@1 out of fold, bins against the oracle's, and what the pilot costs a question.
+
+    raw: how a single feature ranks the problems as it is; predictions out of fold come from five fits, and lose rank where a feature says little.
+    """
 
     name: str
     m: int
     ease_P: np.ndarray
     rank: Interval
+    raw: Interval | None
     same: Interval
     near: Interval
     tokens: float
@@ -248,11 +252,13 @@ def difficulties(found: Scored) -> tuple[list[Claim], str]:
         for slug, text, one, target, holds in told
     ]
     rows = [
-        "| difficulty from | samples | tokens a question | rank correlation | 95% interval | same fifth | 95% interval | at most one off | 95% interval |",
-        "|---|--:|--:|--:|---|--:|---|--:|---|",
+        "| difficulty from | samples | tokens a question | rank correlation | 95% interval | of the mean score itself | 95% interval | same fifth | 95% interval | at most one off | 95% interval |",
+        "|---|--:|--:|--:|---|--:|---|--:|---|--:|---|",
     ]
     for one in [*made, again(found)]:
-        rows.append(f"| {one.name} | {one.m} | {one.tokens:.0f} | {shown(one.rank)} | {shown(one.same)} | {shown(one.near)} |")
+        rows.append(
+            f"| {one.name} | {one.m} | {one.tokens:.0f} | {shown(one.rank)} | {shown(one.raw) if one.raw else ' | '} | {shown(one.same)} | {shown(one.near)} |"
+        )
     return claims, "\n".join(rows)
 
 
@@ -275,10 +281,12 @@ def predicted(found: Scored, m: int, rate_P: np.ndarray) -> list[Predicted]:
         seen = [shown_by(row[:m], None if values is None else values[at, :m]) for at, row in enumerate(found.samples)]
         used = [*ANSWERS * (values is None or "answers" in name), *["mean"] * (values is not None)]
         how = isotonic_fit("mean") if len(used) == 1 else logistic_fit(used)
-        worth = cross_validate(how, table_of(seen, used), rate_P, np.full(PROBLEMS, (SEEDS - 1) * FAR))
+        table_P_F = table_of(seen, used)
+        worth = cross_validate(how, table_P_F, rate_P, np.full(PROBLEMS, (SEEDS - 1) * FAR))
         ease_P = np.array(worth.ease_P)
         cost = written + (float(np.nansum(found.read[read[name]][:, :m]) / PROBLEMS) if name in read else 0.0)
-        made.append(Predicted(name, m, ease_P, rank(ease_P, rate_P), worth.same, worth.near, cost))
+        raw = rank(table_P_F[:, 0], rate_P) if len(used) == 1 else None
+        made.append(Predicted(name, m, ease_P, rank(ease_P, rate_P), raw, worth.same, worth.near, cost))
     return made
 
 
@@ -294,7 +302,7 @@ def again(found: Scored) -> Predicted:
     off = np.abs(oracle_bins(one_P) - oracle_bins(other_P))
     same, near = mean_intervals(np.column_stack([off == 0, off <= 1]), seed=0)
     tokens = float(np.mean([sum(sample.tokens for sample in row[FAR : 2 * FAR]) for row in found.samples]))
-    return Predicted("the oracle, of other samples", FAR, one_P, rank(one_P, other_P), same, near, tokens)
+    return Predicted("the oracle, of other samples", FAR, one_P, rank(one_P, other_P), None, same, near, tokens)
 
 
 def rank(a_P: np.ndarray, b_P: np.ndarray) -> Interval:

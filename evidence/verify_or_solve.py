@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evidence.common import DOCS, Claim, completed, insert, save
+from evidence.common import DOCS, Claim, claims_table, completed, insert, save
 from ponder.bank import TableBank
 from ponder.cli.harvest import harvest
 from ponder.cli.study import Study, check
@@ -254,17 +254,20 @@ def figure(one: Found) -> None:
         f"lab/base, {count} problems, 3 seeds; a verdict costs {one.price:.2f} solutions; bands: 95% bootstrap over problems"
     )
     path = DOCS / "evidence" / f"verify_or_solve-{one.slug}.png"
-    title = f"{one.task}: verdicts {one.verifier}"
+    title = f"{one.task}, verdicts: {one.verifier}"
     curve_figure(drawn, path, title=title, caption=caption, x_label="cost of a question, in solutions")
 
 
 def main() -> None:
     """Draw, judge, claim, and put the tables into the page."""
     found = [one for name, table in tables().items() for one in surfaces(name, table)]
-    save("verify_or_solve", [claim for one in found for claim in claims(one)])
+    made = [claim for one in found for claim in claims(one)]
+    save("verify_or_solve", made)
     for one in found:
         figure(one)
-    insert(DOCS / "evidence" / "diagnostics.md", "verify_or_solve", f"{by_budget(found)}\n\n{by_vote(found)}")
+    page = DOCS / "evidence" / "diagnostics.md"
+    for marker, text in (("verdict claims", claims_table(made)), ("by budget", by_budget(found)), ("by vote", by_vote(found))):
+        insert(page, marker, text)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,8 @@ def logistic_fit(features: Sequence[str], *, ridge: float = 1.0, bins: int = QUA
 class Validation:
     """How well difficulty is predicted for problems that were not fitted on, with 95% intervals over problems.
 
-    ease_P, bin_P: predictions out of fold. error: mean squared distance from the pass rate. gain: how much smaller it is than that of predicting
+    ease_P, bin_P: predictions out of fold; those of different folds come from different fits, so rank problems by a feature and not by them.
+    error: mean squared distance from the pass rate. gain: how much smaller it is than that of predicting
     the mean of the other folds (above 0: it predicts). same, near: share of problems in the oracle's bin, and at most one from it.
     """
 
