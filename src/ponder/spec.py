@@ -98,7 +98,11 @@ def _build(node: ast.expr, kind: Kind | None, text: str, objects: Mapping[str, o
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             if any(keyword.arg is None for keyword in keywords) or any(isinstance(arg, ast.Starred) for arg in args):
                 raise SpecError(f"{text!r}: * and ** have no meaning in a spec; write the arguments out")
-            given = {keyword.arg: _build(keyword.value, None, text, objects) for keyword in keywords if keyword.arg}
+            given: dict[str, object] = {}
+            for keyword in keywords:
+                if keyword.arg in given:
+                    raise SpecError(f"{text!r}: {name} got {_clipped(str(keyword.arg))!r} twice")
+                given[str(keyword.arg)] = _build(keyword.value, None, text, objects)
             return _make(name, tuple(_build(arg, None, text, objects) for arg in args), given, kind, text)
         case _:
             raise SpecError(

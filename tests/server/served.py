@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -115,3 +116,24 @@ class Served:
             self.listener = Listener(self.server)
             asyncio.get_running_loop().call_soon(self._ready.set)
             await self.listener.serve(sockets=[listening])
+
+
+def until(holds, seconds=5.0):
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def opened(served, text="ECHO: " + "word " * 50, path="/v1/chat/completions", key=None, **more):
+    """A request under way."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    body = {"model": "fake", "messages": [{"role": "user", "content": text}], **more}
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **(key or {})})
+    return connection
+
+
+def hang_up(connection):
+    """Close the socket, whatever still holds it."""
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()

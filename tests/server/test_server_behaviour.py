@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import inspect
 import json
@@ -12,16 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import conformance
 import pytest
-from served import Served
+from served import Served, hang_up, opened, until
 
 from ponder.cli.main import run_app
+from ponder.errors import StoreError
 from ponder.policies.openai import Passed
 from ponder.policies.wire import messages_body
 from ponder.server.config import Config
@@ -52,27 +53,6 @@ def endpoint(running, tmp_path, monkeypatch):
 
 def config(endpoint, **more):
     return Config(policy=endpoint.url, **{"strategies": SC, **more})
-
-
-def until(holds, seconds=5.0):
-    ends = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
-
-
-def opened(served, text="ECHO: " + "word " * 50, path="/v1/chat/completions", key=None, **more):
-    """A request under way."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-    body = {"model": "fake", "messages": [{"role": "user", "content": text}], **more}
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **(key or {})})
-    return connection
-
-
-def hang_up(connection):
-    """Close the socket, whatever still holds it."""
-    connection.sock.shutdown(socket.SHUT_RDWR)
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -142,44 +122,6 @@ def test_a_stream_whose_time_is_over_has_been_cut(endpoint):
         assert said["content"].startswith("word")
         assert said["finish"] == ["length"]
         assert got.events[-1] == "[DONE]"
-
-
-def test_a_keys_allowance_is_spent_to_the_token_and_then_refused(endpoint):
-    keys = ({"name": "test", "sha256": sha256(conformance.KEY.encode()).hexdigest(), "tokens_per_day": 10},)
-    with Served(config(endpoint, keys=keys)) as served:
-        got = served.chat("ECHO: aaaa bbb ccc ddd", "fake+sc", headers=KEY)
-        assert got.json["usage"]["completion_tokens"] == 10
-        assert got.json["ponder"]["exhausted"]
-        refused = served.chat(headers=KEY)
-        assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
-        assert served.chat().status == 401
-        assert served.call("GET", "/metrics").status == 401
-        assert served.call("GET", "/health").status == 200
-
-
-def test_a_search_holds_no_more_of_a_keys_allowance_than_it_asks_for(endpoint):
-    keys = ({"name": "test", "sha256": sha256(conformance.KEY.encode()).hexdigest(), "tokens_per_day": 100_000},)
-    with Served(config(endpoint, keys=keys)) as served, ThreadPoolExecutor(4) as pool:
-        endpoint.configure(latency=0.3)
-        endpoint.reset()
-        got = list(pool.map(lambda _: served.chat("ECHO: a b", "fake+sc", max_tokens=1000, headers=KEY), range(4)))
-        assert [one.status for one in got] == [200] * 4
-        account = served.server.ledger.accounts["test"]
-        assert (account.tokens, account.held) == (endpoint.stats().completion_tokens, 0)
-
-
-def test_a_client_that_goes_away_has_spent_what_it_asked_for(endpoint):
-    keys = ({"name": "test", "sha256": sha256(conformance.KEY.encode()).hexdigest(), "tokens_per_day": 100_000},)
-    with Served(config(endpoint, keys=keys)) as served:
-        endpoint.configure(token_latency=0.05)
-        connection = opened(served, stream=True, max_tokens=300, key=KEY)
-        response = connection.getresponse()
-        while b"word" not in response.readline():
-            pass
-        hang_up(connection)
-        account = served.server.ledger.accounts["test"]
-        until(lambda: account.held == 0)
-        assert account.tokens == 300
 
 
 @pytest.mark.parametrize("dialect", ["reasoning", "think_tags"])
@@ -363,6 +305,18 @@ def test_a_page_of_a_listed_origin_may_ask_first(endpoint):
 
 
 # Traffic kept.
+
+
+def test_what_cannot_be_recorded_is_refused_before_it_is_paid_for(endpoint, tmp_path):
+    with Journal(tmp_path / "study.db") as journal, Served(config(endpoint), Recorder(journal, str)) as served:
+        assert served.chat().status == 200
+        endpoint.reset()
+        with pytest.raises(StoreError):  # as a full disk does
+            asyncio.run(journal.write([("INSERT INTO nowhere VALUES (?)", [(1,)])]))
+        refused = served.chat()
+        assert (refused.status, refused.error["code"], endpoint.stats().received) == (503, "recording_failed", 0)
+        health = served.call("GET", "/health")
+        assert (health.status, health.json) == (503, {"status": "recording failed"})
 
 
 def test_recorded_traffic_is_a_bank_of_redacted_samples_and_nobody_gets_what_another_paid_for(endpoint, tmp_path):

@@ -44,6 +44,7 @@ THERE_ARE = "there are " + ", ".join(names("strategies"))
         ),
         ("self_consistency()", "'self_consistency()': self_consistency needs 'n'; it takes n, batch"),
         ("self_consistency", "'self_consistency': self_consistency needs 'n'; it takes n, batch"),
+        ("self_consistency(n=4, n=5)", "'self_consistency(n=4, n=5)': self_consistency got 'n' twice"),
         ("self_consistency(4, n=4)", "'self_consistency(4, n=4)': self_consistency got 'n' twice"),
         ("self_consistency(1, 2, 3)", "'self_consistency(1, 2, 3)': self_consistency takes 2 arguments (n, batch), 3 were given"),
         ("self_consistency(n='4')", "\"self_consistency(n='4')\": self_consistency(n=...) must be int, not '4'"),

@@ -150,10 +150,17 @@ class Server:
         except Refusal as refusal:
             raise renamed(refusal) from None
 
+    @property
+    def _unrecorded(self) -> bool:
+        """Whether an answer would be paid for and lost: a full disk, a folder that is gone."""
+        return self.engine.recorder is not None and self.engine.recorder.journal.failed is not None
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The body, if there is room for one more request."""
         if self.draining:
             raise Refusal(503, "this server is being stopped", code="shutting_down", headers={"Retry-After": "5"})
+        if self._unrecorded:
+            raise Refusal(503, "what is answered here is recorded, and nothing can be recorded now", code="recording_failed")
         self.gate.check()
         whole = scope["state"]["connection"].whole
         return await read_body(scope["ponder.headers"], receive, self.config.limits.body, within=None if whole else _BODY_WITHIN)
@@ -194,7 +201,8 @@ class Server:
         return {"id": name, "object": "model", "created": self.started, "owned_by": "ponder"}
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _send_json(send, {"status": "draining" if self.draining else "ok"}, 503 if self.draining else 200)
+        status = "draining" if self.draining else "recording failed" if self._unrecorded else "ok"
+        await _send_json(send, {"status": status}, 200 if status == "ok" else 503)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _send(send, 200, self.metrics.text(), [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])

@@ -35,7 +35,7 @@ class PartObject(TypedDict):
     logprobs: NotRequired[list[None]]
 
 
-class CallObject(TypedDict):
+class FunctionCallObject(TypedDict):
     """A call of a function."""
 
     id: str
@@ -103,7 +103,7 @@ class ResponseObject(TypedDict):
     max_output_tokens: int | None
     metadata: dict[str, str]
     model: str
-    output: list[ItemObject | CallObject]
+    output: list[ItemObject | FunctionCallObject]
     parallel_tool_calls: bool
     previous_response_id: None
     reasoning: dict[str, str | None]
@@ -285,7 +285,7 @@ def _new_id(prefix: str) -> str:
     return f"{prefix}_{uuid.uuid4().hex[:24]}"
 
 
-def _item(one: _Open, status: Status) -> ItemObject | CallObject:
+def _item(one: _Open, status: Status) -> ItemObject | FunctionCallObject:
     said = "".join(one.said)
     if one.kind == "call":
         return {

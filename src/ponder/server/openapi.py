@@ -32,7 +32,7 @@ _ERRORS = {
     "415": "The body is not JSON.",
     "429": "No room, or the day's allowance is used up; Retry-After says when to come back.",
     "502": "The engine behind this server failed.",
-    "503": "The server is being stopped.",
+    "503": "The server is being stopped, or cannot keep its record.",
 }
 
 
@@ -91,9 +91,14 @@ def _fixed() -> dict[str, Object]:
     found = cast("dict[str, Object]", requests["$defs"])
     for kind in (answer.ChatObject, answer.TextObject, events.ResponseObject, answer.ModelList):
         one = TypeAdapter(kind).json_schema(ref_template=_REF, mode="serialization")
-        found |= one.pop("$defs", {})
-        found[kind.__name__] = one
-    found["Health"] = {"type": "object", "properties": {"status": {"enum": ["ok", "draining"]}}, "required": ["status"]}
+        for name, shape in {**one.pop("$defs", {}), kind.__name__: one}.items():
+            if found.setdefault(name, shape) != shape:
+                raise TypeError(f"two shapes are called {name}")
+    found["Health"] = {
+        "type": "object",
+        "properties": {"status": {"enum": ["ok", "draining", "recording failed"]}},
+        "required": ["status"],
+    }
     words: JSON = {"type": ["string", "null"]}
     fields: Object = {"message": {"type": "string"}, "type": {"type": "string"}, "param": words, "code": words}
     inner: Object = {"type": "object", "properties": fields, "required": ["message", "type", "param", "code"]}

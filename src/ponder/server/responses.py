@@ -14,7 +14,7 @@ from ponder.server.asked import Asked, of_chat
 from ponder.server.config import Config
 from ponder.server.models import Models
 from ponder.server.refusal import Refusal
-from ponder.server.schema import WHOLE, Body, Chat, Effort, Format, FunctionShape, Labels, Name, NamedFunction, Streams
+from ponder.server.schema import WHOLE, Body, Chat, Effort, Format, FunctionShape, Labels, Name, NamedFunction, Needs, Streams
 from ponder.types import JSON
 
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -235,7 +235,9 @@ class Respond(Streams):
     text: TextShape | None = None
     metadata: Labels | None = None
     tools: list[Annotated[FunctionTool, BeforeValidator(_function)]] | None = Field(None, max_length=128)
-    tool_choice: Annotated[Literal["none", "auto", "required"] | FunctionChoice | None, BeforeValidator(_function)] = None
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | FunctionChoice | None, BeforeValidator(_function), Needs("tools", ("none", "auto"))
+    ] = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
@@ -299,7 +301,7 @@ def _tools(body: Respond) -> dict[str, JSON]:
     said: dict[str, JSON] = {}
     if isinstance(choice, FunctionChoice):
         said["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
-    elif choice == "required" or (choice and body.tools):
+    elif choice and body.tools:
         said["tool_choice"] = choice
     if body.tools:
         said["tools"] = [

@@ -2,17 +2,31 @@
 
 Unknown fields are refused (400, with the nearest name): a misspelt one must not be silently without effect. Fields that OpenAI has and
 that mean nothing here (`store`, `metadata`, `user` ...) are accepted and ignored; those that would change the answer and cannot be
-honoured (`functions`, `audio`, `prediction` ...) are unknown. Fields that say nothing without another one (`top_logprobs` without
-`logprobs`) are let pass.
+honoured (`functions`, `audio`, `prediction` ...) are unknown. A field that says nothing without another one (`top_logprobs` without
+`logprobs`) is refused, as OpenAI does.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
-from pydantic_core import from_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic.config import JsonDict
+from pydantic_core import CoreSchema, from_json
+from pydantic_core.core_schema import with_info_after_validator_function
 
 from ponder.server.refusal import Refusal
 
@@ -32,6 +46,36 @@ def _off(value: bool) -> bool:
     if value:
         raise ValueError("is not offered here; leave it out")
     return value
+
+
+class Needs:
+    """A field that may be given only beside another one, which stands before it. free: values that may stand alone."""
+
+    def __init__(self, other: str, free: Sequence[str] = ()) -> None:
+        self.other, self.free = other, (None, *free)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The field's own check, and then this one."""
+
+        def check(value: object, info: ValidationInfo) -> object:
+            if value not in self.free and self.other in info.data and not info.data[self.other]:
+                raise ValueError(f"says nothing without {self.other}")
+            return value
+
+        return with_info_after_validator_function(check, handler(source))
+
+    def rule(self, field: str) -> JsonDict:
+        """The same in JSON Schema."""
+        beside: JsonDict = {"type": "array", "minItems": 1} if self.other == "tools" else {"const": True}
+        alone: JsonDict = {"properties": {field: {"enum": list(self.free)}}}
+        return {"anyOf": [alone, {"required": [self.other], "properties": {self.other: beside}}]}
+
+
+def told(schema: JsonDict, model: type[BaseModel]) -> None:
+    """Write the rules of `Needs` into a model's JSON Schema."""
+    rules = [part.rule(name) for name, field in model.model_fields.items() for part in field.metadata if isinstance(part, Needs)]
+    if rules:
+        schema["allOf"] = [*rules]
 
 
 WHOLE = BeforeValidator(_whole)
@@ -68,7 +112,7 @@ B = TypeVar("B", bound="Body")
 class Body(BaseModel):
     """Strict: a number is no string, and there is no field that is not here."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, json_schema_extra=told)
 
 
 class Spend(Body):
@@ -229,7 +273,7 @@ class Streams(Body):
 
     model: str = Field(min_length=1, max_length=300)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[StreamOptions | None, Needs("stream")] = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = None
@@ -260,9 +304,9 @@ class Chat(Common):
     messages: list[Turn] = Field(min_length=1, max_length=2000)
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
+    top_logprobs: Annotated[Annotated[int, Field(ge=0, le=20), WHOLE] | None, Needs("logprobs")] = None
     tools: list[ToolShape] | None = Field(None, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tool_choice: Annotated[Literal["none", "auto", "required"] | ToolChoice | None, Needs("tools", ("none", "auto"))] = None
     parallel_tool_calls: bool | None = None
     response_format: Annotated[Format | JsonFormat, Field(discriminator="type")] | None = None
     reasoning_effort: Effort | None = None

@@ -99,6 +99,11 @@ class Journal:
         self._queue.put(work)
         await work.done
 
+    @property
+    def failed(self) -> StoreError | None:
+        """Why nothing can be written any more; None while it can."""
+        return self._failed
+
     def read(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Value, ...]]:
         """The rows of a query, on what is durable."""
         try:
