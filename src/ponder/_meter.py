@@ -21,7 +21,7 @@ class Place(NamedTuple):
     cap: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Numbering:
     """Which child of each pool a view asks for next, and how often it has had each chain scored by each verifier."""
 

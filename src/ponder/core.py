@@ -90,6 +90,11 @@ class Pool(NamedTuple):
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def pool_of(chain: Chain, stream: str, policy: str, until: Until, sampling: Sampling) -> Pool:
+    """The pool that a chain's children in a stream belong to."""
+    return Pool(policy, chain.digest, sampling.key if until is END else " ".join(filter(None, (sampling.key, until.key))), stream)
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Which children of which chain, in which stream (study seed and purpose; see `Run.purpose`)."""
@@ -100,7 +105,7 @@ class Ask:
 
     def pool(self, policy: str, until: Until, sampling: Sampling) -> Pool:
         """The pool the asked-for children belong to."""
-        return Pool(policy, self.chain.digest, " ".join(filter(None, (sampling.key, until.key))), self.stream)
+        return pool_of(self.chain, self.stream, policy, until, sampling)
 
 
 def room(chain: Chain, sampling: Sampling) -> int:

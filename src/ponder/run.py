@@ -39,6 +39,7 @@ from ponder.core import (
     continues,
     cut,
     logprobs_needed,
+    pool_of,
     room,
     whole_only,
 )
@@ -345,7 +346,7 @@ class Run:
             counts[id(parent)] = counts.get(id(parent), 0) + 1
         lines: dict[int, Iterator[Place]] = {}
         for parent in {id(parent): parent for parent in parents}.values():
-            pool, cap = Ask(parent, (), self.stream).pool(fingerprint, until, sampling), room(parent, sampling)
+            pool, cap = pool_of(parent, self.stream, fingerprint, until, sampling), room(parent, sampling)
             first, count = ahead.get(pool, numbered.get(pool, 0)), counts[id(parent)]
             ahead[pool] = first + (count if cap else 0)
             lines[id(parent)] = iter([Place(pool, first + at, cap) for at in range(count)])
@@ -441,9 +442,8 @@ async def solve(
         rest = group.split(BudgetExhausted)[1]
         if rest is not None:
             raise rest from None
-    best = meter.best
-    found = run.answers([best])[0] if best is not None else None
-    return Outcome(best, found, meter.spent, tuple(meter.events), meter.oracle, meter.failed, meter.exhausted)
+    found = run.answers([meter.best])[0] if meter.best is not None else None
+    return Outcome(meter.best, found, meter.spent, tuple(meter.events), meter.oracle, meter.failed, meter.exhausted)
 
 
 def _whole_text(text: str) -> str | None:

@@ -98,3 +98,21 @@ def test_a_server_that_does_not_stream_is_heard_at_once():
     whole, heard = assembled(b"data: " + json.dumps(body).encode() + b"\n\n", True)
     assert read_reply(whole.body()) == read_reply(body)
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize("broken", [b"{", b"1],[2", b'{"choices": []},{}', b'{"choices": ['])
+def test_what_came_before_a_broken_event_is_heard_though_it_came_with_it(broken):
+    piece = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    heard, buffer = [], bytearray(piece * 3 + b"data: " + broken + b"\n\n" + piece)
+
+    async def hear(choices):
+        heard.extend(choices)
+
+    with pytest.raises(MalformedError):
+        asyncio.run(Assembled(hear, chat=True).take(events(buffer)))
+    assert len(heard) == 3
+
+
+def test_events_that_are_whole_only_together_are_malformed():
+    with pytest.raises(MalformedError):
+        assembled(b'data: {"choices": [\n\ndata: ]}\n\n', True)

@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -105,8 +105,7 @@ class Secret(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """A request that came from elsewhere, as it is to be sent on.
 
     prompt: the prompt that stands for it in chains. turns: its messages as they came (tools, names, pictures), or the text that the

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
-from ponder.policies.wire import MalformedError, Object, read_json
+from ponder.policies.wire import MalformedError, Object, read_all, read_json
 from ponder.types import JSON
 
 Hear: TypeAlias = Callable[[Sequence[Object]], Awaitable[None]]
@@ -36,22 +36,16 @@ class Assembled:
     async def take(self, events: Sequence[bytes]) -> None:
         """Take the data of events. Raises `MalformedError` for what is no such thing, once what came before it has been heard."""
         heard: list[Object] = []
+        self.done = self.done or b"[DONE]" in events
         try:
-            for data in events:
-                self._take(data, heard)
+            for event in _values([event for event in events if event != b"[DONE]"]):
+                self._take(event, heard)
         finally:
             if heard:
                 self.begun = True
                 await self.hear(heard)
 
-    def _take(self, data: bytes, heard: list[Object]) -> None:
-        if data == b"[DONE]":
-            self.done = True
-            return
-        try:
-            event = read_json(data)
-        except (ValueError, RecursionError):
-            raise MalformedError("an event that is not JSON") from None
+    def _take(self, event: JSON, heard: list[Object]) -> None:
         choices = event.get("choices") if isinstance(event, dict) else None
         if not isinstance(event, dict) or not isinstance(choices, list):
             raise MalformedError("an event without choices")
@@ -72,6 +66,19 @@ class Assembled:
         if not self.choices or not all(parts.finish for parts in self.choices.values()):
             raise MalformedError("a stream that stopped before its end")
         return {"choices": [self.choices[index].whole(self.chat) for index in sorted(self.choices)], "usage": self.usage}
+
+
+def _values(events: Sequence[bytes]) -> Iterator[JSON]:
+    """The events as values, up to the first that is none: raises `MalformedError` there."""
+    try:
+        yield from read_all(events)
+    except (ValueError, RecursionError):
+        for event in events:
+            try:
+                value = read_json(event)
+            except (ValueError, RecursionError):
+                raise MalformedError("an event that is not JSON") from None
+            yield value
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035  # pydantic reads those of typing from Python 3.12 on only
 
@@ -175,8 +175,7 @@ class ModelList(TypedDict):
     data: list[ModelObject]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One choice: the text shown, what was thought before it, calls, how it ended, its tokens where they are known."""
 
     text: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import replace
+from typing import NamedTuple, cast
 
 from ponder.core import Budget, Sampling
 from ponder.graders.answer import stated_answer
@@ -24,16 +24,14 @@ _SENT_ON = {
 _PLAIN = {"role", "content"}
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """What one chain begins with, and the same as it came: messages, or the text that the completions route goes on from."""
 
     messages: tuple[Message, ...]
     turns: tuple[JSON, ...] | str
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A checked request. Each prompt gets n choices, each under the budget. top: alternatives for each token, None for no logprobs."""
 
     model: str
@@ -67,7 +65,7 @@ class Asked:
             return self
         budget = tighter(self.budget, Budget(tokens=max(1, tokens // len(self.choices))))
         cap = min(self.sampling.max_tokens, budget.tokens or self.sampling.max_tokens)
-        return replace(self, budget=budget, sampling=replace(self.sampling, max_tokens=cap))
+        return self._replace(budget=budget, sampling=replace(self.sampling, max_tokens=cap))
 
 
 def of_chat(body: Chat, models: Models, config: Config) -> Asked:

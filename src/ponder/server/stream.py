@@ -37,13 +37,17 @@ class Chunks:
         self._head = f'{{"id": "{head.id}", "object": "{kind}", "created": {head.created}, "model": {_quote(head.model)}, '
         self._head += f'"system_fingerprint": "{head.fingerprint}"'
         self._usage = ', "usage": null' if usage else ""
+        self._before = f'data: {self._head}, "choices": [{{"index": '
+        self._after = f'}}, "logprobs": null, "finish_reason": null}}]{self._usage}}}\n\n'
 
     def piece(self, index: int, said: Mapping[str, JSON], probabilities: JSON = None, finish: str | None = None) -> bytes:
         """A chunk of one choice: a delta, or a text."""
         text = said.get("content", "")
         if not self.chat:
             body = f'"text": {json.dumps(text)}'
-        elif len(said) == 1 and isinstance(text, str) and "content" in said:  # nearly all chunks of a stream
+        elif len(said) == 1 and isinstance(text, str) and "content" in said:
+            if probabilities is None and finish is None:  # nearly all chunks of a stream
+                return f'{self._before}{index}, "delta": {{"content": {_quote(text)}{self._after}'.encode()
             body = f'"delta": {{"content": {_quote(text)}}}'
         else:
             body = f'"delta": {json.dumps(said)}'
@@ -120,6 +124,8 @@ class Passing:
         said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
         said = said if isinstance(said, dict) else {}
         told: list[bytes] = []
+        if self.top is None and self._place == "answer" and len(said) == 1 and "content" in said:  # nearly all of a stream
+            return self._say("content", storable(said["content"]), None)
         if thought := storable(said.get("reasoning_content")) or storable(said.get("reasoning")):
             told += self._say("reasoning_content", thought, None)
         if text := storable(said.get("content")):
