@@ -1,4 +1,3 @@
-import time
 from itertools import product
 
 import numpy as np
@@ -151,11 +150,3 @@ def test_wilson_narrows_with_the_level():
 def test_what_makes_no_sense_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-@pytest.mark.slow
-def test_a_thousand_resamples_of_ten_thousand_problems_take_about_a_second():
-    values = np.random.default_rng(0).random((10_000, 9))
-    start = time.perf_counter()
-    mean_intervals(values, seed=0)
-    assert time.perf_counter() - start < 5

@@ -95,7 +95,7 @@ def test_the_longest_answer_of_anything_is_read_in_no_time(piece):
     for text in (piece * (2_000 // len(piece)), "x" + piece * (1_000 // len(piece)) + "x" + piece * (900 // len(piece))):
         start = time.process_time()
         maths_key(text)
-        assert time.process_time() - start < 1  # some 20 ms when nothing else runs
+        assert time.process_time() - start < 3  # some 20 ms when nothing else runs
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
