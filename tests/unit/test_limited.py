@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 
 import pytest
 
@@ -428,3 +431,33 @@ def test_a_limit_that_is_lifted_twentyfold_is_used_again_within_ten_seconds():
 )
 def test_retry_after_is_read_in_every_form(headers, seconds):
     assert retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize("failures", [1, 6])
+def test_a_request_that_failed_on_its_way_leaves_nothing_for_the_collector(failures):
+    """An error holds the frames it went through: kept in one of them, it would keep the request in memory until a full collection."""
+
+    class Body:
+        pass
+
+    def attempt_of(body):
+        outcomes = iter(["fails"] * failures + [body])
+
+        async def attempt():
+            if (outcome := next(outcomes)) == "fails":
+                raise TransientError("malformed", "no JSON")
+            return outcome
+
+        return attempt
+
+    async def main(loop):
+        body = Body()
+        with contextlib.suppress(GivenUpError):
+            await limiter_in(loop).send(attempt_of(body), lambda error, fate: None)
+        return weakref.ref(body)
+
+    gc.disable()
+    try:
+        assert virtually(main)() is None
+    finally:
+        gc.enable()

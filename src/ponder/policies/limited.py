@@ -107,7 +107,7 @@ class Limiter:
                     return result
                 except TransientError as error:
                     self._note(error, episode)
-                    failure = error
+                    failure = error.with_traceback(None)  # it holds this frame: a cycle that would outlive the request
                 finally:
                     self._leave()
             finally:
