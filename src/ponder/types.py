@@ -11,6 +11,7 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from json.encoder import encode_basestring as _quote
 from typing import Literal, TypeAlias, overload
 
@@ -191,7 +192,7 @@ class Chain:
     @property
     def digest(self) -> str:
         """128 bits over prompt, text and attached data; where the steps were cut does not matter."""
-        return chain_digest(self.prompt, self.text, tuple(step.data.digest for step in self.steps if step.data))
+        return _digest(self.prompt, self.text, tuple([step.data.digest for step in self.steps if step.data]))
 
 
 def chain_digest(prompt: Sequence[Message], text: str, data: Sequence[str] = ()) -> str:
@@ -199,6 +200,9 @@ def chain_digest(prompt: Sequence[Message], text: str, data: Sequence[str] = ())
     turns = ",".join(f"[{','.join([_quote(m.role), *map(_quoted, m.content)])}]" for m in prompt)
     rendered = f"[[{turns}],{_quote(text)},[{','.join(map(_quote, data))}]]"
     return hashlib.blake2b(rendered.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+_digest = lru_cache(maxsize=8)(chain_digest)  # a chain is asked for its own by everyone who has it in hand, one after the other
 
 
 def _quoted(part: Part) -> str:

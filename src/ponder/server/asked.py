@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
@@ -130,7 +130,7 @@ def _asked(
             logprobs=0 if top is None else max(1, top),
         ),
         budget,
-        secrets.randbits(53) if body.seed is None else body.seed,
+        int.from_bytes(os.urandom(6)) if body.seed is None else body.seed,
         fields,
         tuple(body.stops),
         _key(body) if isinstance(body, Chat) else stated_answer,

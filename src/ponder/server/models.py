@@ -167,6 +167,8 @@ def _at_effort(strategy: Auto, effort: Effort, tokens: int | None) -> Auto:
 
 def tighter(first: Budget, second: Budget) -> Budget:
     """The smaller bound of each unit."""
+    if first.seconds is None and not first.counted:
+        return second
     return Budget(
         _least(first.samples, second.samples),
         _least(first.tokens, second.tokens),
