@@ -15,7 +15,7 @@ from ponder.errors import CorruptError
 from ponder.store.journal import Journal, Value, fault
 from ponder.types import Blob, Chain, Finish, Score, Step, Tokens, Usage
 
-MOST_KNOWN = 4096
+MOST_KNOWN = 1024
 """Pools that a table remembers to have written: a server that records for weeks must not grow by each."""
 
 _SAMPLE = """INSERT OR IGNORE INTO samples SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM pools
