@@ -173,14 +173,14 @@ def matched_table(made: Matches) -> str:
 def binned_table(made: Matches, rate: dict[str, np.ndarray], levels: dict[str, np.ndarray]) -> str:
     """Small against large by difficulty."""
     count = max(len(np.unique(levels[task])) for task in TASKS)
-    names = ["easiest", *["harder"] * (count - 2), "hardest"]
+    names = ["1, the easiest", *(str(level + 2) for level in range(count - 1))]
     rows = [f"| task | way | inference / pretraining | {' | '.join(names)} |", "|---|---|--:|" + "---|" * count]
     for task in TASKS:
         means = [f"{rate[task][levels[task] == level].mean():.3f}" for level in np.unique(levels[task])]
         rows.append(f"| {task} | *pass@1 of small* | | {' | '.join([*means, *[''] * (count - len(means))])} |")
         for (of, way, pair, times), one in made.items():
             if of == task and pair == PAIRS[0] and one is not None:
-                cells = [f"{gain.value:+.2f} {span(gain, 2)}" for gain in one.bins]
+                cells = [f"{gain.value:+.2f} {span(gain, 2)}" for gain in one.bins] + [""] * (count - len(one.bins))
                 rows.append(f"| {task} | {plain(way)} | {'no end' if isinf(times) else f'{times:g}'} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -250,7 +250,8 @@ def picture(mine: Sequence[Arm], name: str, title: str, *, by: str = "FLOPs") ->
         label = arm.curve.name if by == "FLOPs" else plain(arm.way)
         value, low, high = ([getattr(one, part) for one in seen] for part in ("value", "low", "high"))
         lines.append(Series(label, x, value, low, high, "bound" if arm.way == COVERAGE else "strategy"))
-    caption = f"{len(mine[0].ids)} problems of the test split, {mine[0].seeds} seeds; bands: 95% bootstrap over problems"
+    seeds = " or ".join(map(str, sorted({arm.seeds for arm in mine})))
+    caption = f"{len(mine[0].ids)} problems of the test split, {seeds} seeds; bands: 95% bootstrap over problems"
     where = DOCS / "evidence" / f"sizes-{name}.png"
     curve_figure(lines, where, title=title, caption=caption, x_label=f"{by} for each problem")
 

@@ -21,6 +21,7 @@ Fits = dict[tuple[str, str, tuple[str, ...]], Fit | str]
 """By task, way and trainings: the law, or why there is none."""
 
 TRAININGS = (*(f"small-{steps}" for steps in STEPS), *SIZES)
+AFTER = TRAININGS[1:]  # looked at after the first was refused, hence without a target
 SPENT = (1, 2, 4, 8, 16, 32)  # samples at which training and test compute are exchanged
 WITHIN = 0.05  # of accuracy: what a law may err on the training that it has not seen
 LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -29,7 +30,7 @@ LEVELS = (0.2, 0.4, 0.6, 0.8)
 def exchanges(found: Arms) -> Fits:
     """The law through every set of trainings, or why there is none."""
     own = TRAININGS[: len(STEPS) + 1]
-    asked_for = [(COUNTDOWN, way, names) for way in (chosen(COUNTDOWN), MAJORITY) for names in (TRAININGS, own, SIZES)]
+    asked_for = [(COUNTDOWN, way, names) for way in (chosen(COUNTDOWN), MAJORITY) for names in (TRAININGS, own, SIZES, AFTER)]
     asked_for += [(CHAIN, way, SIZES) for way in (chosen(CHAIN), MAJORITY)]
     made: Fits = {}
     for task, way, names in asked_for:
@@ -53,18 +54,19 @@ def exchange_claims(found: Arms, fits: Fits) -> list[Claim]:
         n, seeds = len(found[task, names[0], way].ids), min(found[task, name, way].seeds for name in names)
         name = f"exchange-{slug(task)}-{plain(way).split(' by ')[0].replace(' ', '-')}-{names[0]}-{names[-1]}"
         text = f"how many times less test compute is as good after 10 times the training, {task}, {plain(way)}, through {', '.join(names)}"
+        target = "> 1" if names != AFTER else None
         if isinstance(fit, str):
-            claims.append(Claim(name, f"{text}: refused", nan, nan, nan, "> 1", False, n, seeds))
+            claims.append(Claim(name, f"{text}: refused", nan, nan, nan, target, False if target else None, n, seeds))
             continue
         worth = replaced(fit)
-        claims.append(Claim(name, text, worth.value, worth.low, worth.high, "> 1", worth.low > 1, n, seeds))
+        above = worth.low > 1 if target else None
+        claims.append(Claim(name, text, worth.value, worth.low, worth.high, target, above, n, seeds))
         if fit.held_out is not None:
             worst = max(fit.held_out.errors, key=lambda one: abs(one.value))
             text = f"accuracy that the law without {names[-1]} says of it minus what was measured, the largest error of {len(SPENT)}, {task}, {plain(way)}"
-            holds = all(max(-one.low, one.high) <= WITHIN for one in fit.held_out.errors)
-            claims.append(
-                Claim(f"{name}-held-out", text, worst.value, worst.low, worst.high, f"within {WITHIN}", holds, n, seeds)
-            )
+            held = all(max(-one.low, one.high) <= WITHIN for one in fit.held_out.errors)
+            near, holds = (f"within {WITHIN}", held) if target else (None, None)
+            claims.append(Claim(f"{name}-held-out", text, worst.value, worst.low, worst.high, near, holds, n, seeds))
     return claims
 
 
@@ -77,7 +79,7 @@ def exchange_table(fits: Fits) -> str:
     for (task, way, names), fit in fits.items():
         head = f"| {task} | {plain(way)} | {', '.join(names)}"
         if isinstance(fit, str):
-            rows.append(f"{head} | refused: {fit} | | |")
+            rows.append(f"{head} | refused: {fit.removeprefix('exchange: ')} | | |")
             continue
         worth = replaced(fit)
         errors = () if fit.held_out is None else fit.held_out.errors
