@@ -162,6 +162,16 @@ def test_tests_of_a_truncated_reply_do_not_count():
     assert scored([chain(RIGHT)], Coder(finish="length"))[0].value is None
 
 
+def test_whole_lines_of_a_truncated_reply_count_where_that_is_asked_for():
+    verifier = UnitTests(unfinished=True, sandbox=FakeSandbox())
+    cut = TESTS.removesuffix("\n```").replace("== 7", "== 6")  # what is cut might have gone on
+    assert scored([chain(RIGHT)], Coder((cut,), finish="length"), verifier)[0].raw == 3.0
+    assert scored([chain(RIGHT)], Coder((TESTS,)), verifier) == scored([chain(RIGHT)])
+    assert scored([chain(RIGHT)], Coder((TESTS,), finish="error"), verifier)[0].value is None
+    assert scored([chain(RIGHT)], Coder((f"<think>{TESTS}\n",), finish="length"), verifier)[0].value is None
+    assert scored([chain(RIGHT)], Coder((f"<think>x</think>{TESTS}\n",), finish="length"), verifier)[0].raw == 3.0
+
+
 def test_tests_are_lines_outside_thinking_each_once_and_only_so_many():
     thought = "<think>assert twice(2) == 5</think>\n- assert x\n  assert twice(2) == 4\nassert twice(2) == 4\nassert twice(3) == 6\nassert twice(4) == 8"
     assert scored([chain(RIGHT)], Coder((thought,)))[0].raw == 3.0

@@ -43,7 +43,8 @@ class UnitTests:
                  output; programs that give no value for any call have no score
 
     n: how many times tests are asked for. tests: how many are asked for each time, and n * tests the most that are used: distinct
-    lines `assert ...` of finished replies, in order. seconds: for one test of one program, by `outputs` for all calls of one. prompt: path of another prompt, a JSON
+    lines `assert ...` of finished replies, in order. unfinished: of replies that were cut by their length, too, the last line of each aside:
+    a small model often knows no end. seconds: for one test of one program, by `outputs` for all calls of one. prompt: path of another prompt, a JSON
     file with messages that take the place of the last one and hold {question} and {tests}.
 
     Raw is the number of passed tests, by `outputs` the number of programs that agree. No score: a chain without a program, or without a test that calls it. Tests are asked for once
@@ -55,6 +56,7 @@ class UnitTests:
     n: int = 1
     tests: int = 10
     rule: str = "share"
+    unfinished: bool = False
     seconds: float = 2.0
     prompt: str = ""
     sandbox: Sandbox | None = field(default=None, repr=False, compare=False)
@@ -153,7 +155,9 @@ class UnitTests:
         replies = await run.extend(roots, n=self.n)
         most = self.n * self.tests
         return {
-            prompt: list(dict.fromkeys(test for reply in replies[at * self.n :][: self.n] for test in _asserts(reply)))[:most]
+            prompt: list(
+                dict.fromkeys(test for reply in replies[at * self.n :][: self.n] for test in _asserts(reply, self.unfinished))
+            )[:most]
             for at, prompt in enumerate(prompts)
         }
 
@@ -245,12 +249,16 @@ def _program(chain: Chain, answer: str | None) -> str | None:
     return f"{code[-1].strip()}\n{answer}" if code else answer
 
 
-def _asserts(reply: Chain) -> list[str]:
-    """The lines of a finished reply that assert something, thinking aside."""
-    if reply.finish != "stop":
+def _asserts(reply: Chain, unfinished: bool) -> list[str]:
+    """The lines of a finished reply that assert something, thinking aside. unfinished: those of one cut by its length, too, but its last."""
+    if reply.finish != "stop" and not (unfinished and reply.finish == "length"):
         return []
-    lines = (line.strip() for line in reply.text.rpartition("</think>")[2].split("\n"))
-    return [line for line in lines if line.startswith("assert ")]
+    said = reply.text.rpartition("</think>")[2]
+    if reply.finish == "length" and "<think>" in said:
+        return []
+    lines = [line.strip() for line in said.split("\n")]
+    whole = lines if reply.finish == "stop" else lines[:-1]
+    return [line for line in whole if line.startswith("assert ")]
 
 
 def _asking(prompt: tuple[Message, ...], template: Sequence[Message], tests: int) -> tuple[Message, ...]:
