@@ -18,7 +18,7 @@ import ponder.types
 SOURCE = Path(ponder.types.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
-    ("types", "errors"),
+    ("types", "errors", "files"),
     ("core", "_meter", "run", "bank", "spec", "prompting"),
     ("sandbox", "lab", "scaling", "testing"),
     ("graders", "policies", "verifiers", "strategies", "learners"),
@@ -31,7 +31,7 @@ LAYERS = (
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 # In the two lowest layers, modules may import each other in this order only.
-ORDER = {"types": 0, "errors": 1, "core": 2, "_meter": 3, "run": 4, "bank": 5, "spec": 5, "prompting": 5}
+ORDER = {"types": 0, "errors": 1, "files": 1, "core": 2, "_meter": 3, "run": 4, "bank": 5, "spec": 5, "prompting": 5}
 # The contract and the bank hand a run to verifiers and only name its type; `run` is defined on both protocols.
 TYPES_ONLY = {("core", "run"), ("bank", "run")}
 STRATEGIES_MAY = {

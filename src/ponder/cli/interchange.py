@@ -31,6 +31,7 @@ from ponder.cli.harvest import NO_VERDICT, Source, asked
 from ponder.cli.runner import verdict_key
 from ponder.cli.verbs import open_study
 from ponder.errors import DataError, UsageError
+from ponder.files import whole
 from ponder.types import JSON, Chain, Problem, Verdict
 
 Body = dict[str, JSON]
@@ -67,13 +68,12 @@ def write(folders: Sequence[Path], file: Path, kind: Literal["inspect", "lm_eval
     written = []
     for number, log in enumerate(logs, 1):
         target = file.with_name(f"{file.stem}-{number}{file.suffix}") if len(logs) > 1 else file
-        part = target.with_name(target.name + ".part")
         try:
-            if kind == "inspect":
-                _write_inspect(log, part)
-            else:
-                part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lm_eval_rows(log)), "utf-8")
-            part.replace(target)
+            with whole(target) as part:
+                if kind == "inspect":
+                    _write_inspect(log, part)
+                else:
+                    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lm_eval_rows(log)), "utf-8")
         except OSError as error:
             raise DataError(f"{target}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
         written.append(target)

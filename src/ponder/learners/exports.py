@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from ponder.errors import DataError, MissingExtraError, UsageError
+from ponder.files import whole
 from ponder.learners.datasets import (
     Asked,
     Pair,
@@ -145,19 +146,18 @@ def write(path: Path, kind: Kind, rows: Sequence[Row], card: Mapping[str, JSON])
     Each file appears whole or not at all. Raises as `export`.
     """
     suffix = suffix_of(path)
-    part = path.with_name(path.name + ".part")
     try:
-        if suffix == ".parquet":
-            _write_parquet(part, kind, rows)
-        else:
-            part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        whole: Row = {"kind": kind, "file": path.name, "rows": len(rows), "sha256": _sha256(part), **card}
-        part.replace(path)
-        part.write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        part.replace(card_path(path))
+        with whole(path) as part:
+            if suffix == ".parquet":
+                _write_parquet(part, kind, rows)
+            else:
+                part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+            full: Row = {"kind": kind, "file": path.name, "rows": len(rows), "sha256": _sha256(part), **card}
+        with whole(card_path(path)) as part:
+            part.write_text(json.dumps(full, ensure_ascii=False, indent=1) + "\n", "utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists") from None
-    return whole
+    return full
 
 
 def card_path(path: Path) -> Path:

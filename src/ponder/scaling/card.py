@@ -11,7 +11,6 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ponder.core import MOST_CHILDREN
 from ponder.errors import DataError
+from ponder.files import whole
 
 T = TypeVar("T")
 
@@ -262,14 +262,8 @@ def write(card: Card, path: Path) -> None:
             lines += ["", f"[[{name}]]", *(f"{field.name} = {_toml(getattr(one, field.name))}" for field in fields(one))]
     if card.measured:
         lines += ["", "[measured]", *(f"{key} = {_toml(value)}" for key, value in card.measured)]
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         part.write_text("\n".join(lines) + "\n", "utf-8")
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def _toml(value: object) -> str:

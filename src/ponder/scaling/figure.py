@@ -9,7 +9,6 @@ touch; what is cut out of a long one is what it shares with others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ponder.errors import DataError
+from ponder.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,14 +130,11 @@ def curve_figure(
         figure.text(LEFT, 0.935, _line_of(title, TITLE), fontsize=13, weight="bold", color=INK)
         figure.text(LEFT, 0.025, _line_of(caption, CAPTION), fontsize=8, color="#666666")
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-        part = path.with_name(f"{path.stem}.part{path.suffix}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(part, dpi=200, metadata=metadata)
-            part.replace(path)
+            with whole(path) as part:
+                figure.savefig(part, dpi=200, metadata=metadata, format=path.suffix[1:].lower() or None)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise DataError(
                 f"{path}: cannot be drawn ({error.strerror}); name a file in a folder that can be written and has room"
             ) from None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from ponder.files import whole
 from ponder.store.journal import Journal, fault
 from ponder.types import JSON
 
@@ -45,21 +45,16 @@ def canonical(journal: Journal, bank: Journal | None = None) -> Iterator[str]:
 
 def write(lines: Iterator[str], path: Path) -> int:
     """Write lines to a file that appears whole or not at all; returns how many."""
-    part = path.with_name(path.name + ".part")
     count = 0
-    try:
+    with whole(path) as part:
         with part.open("w", encoding="utf-8") as file:
             for line in lines:
                 file.write(line + "\n")
                 count += 1
             file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)  # a full disk has no room for half a file
-        raise
-    fault("file-before-rename")
-    part.replace(path)
+            if part.is_file():  # a device or a pipe keeps nothing
+                os.fsync(file.fileno())
+        fault("file-before-rename")
     fault("file-after-rename")
     return count
 
