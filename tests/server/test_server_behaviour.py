@@ -22,6 +22,7 @@ import pytest
 from served import Served, hang_up, opened, until
 
 from ponder.cli.main import run_app
+from ponder.cli.serve import _log
 from ponder.errors import StoreError
 from ponder.policies.openai import Passed
 from ponder.policies.wire import messages_body
@@ -396,3 +397,11 @@ def test_a_new_key_is_printed_once_and_its_hash_goes_into_the_file(capsys):
     out, err = capsys.readouterr()
     assert sha256(out.strip().encode()).hexdigest() in err
     assert out.strip() not in err
+
+
+def test_a_line_of_the_log_is_one_line_that_steers_no_terminal(capsys):
+    _log("upstream: bad\x1b[31m\nponder: all is well\r\u202e" + "x" * 10_000)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ponder: upstream: bad[31m ponder: all is well")
+    assert (err.count("\n"), len(err)) == (1, 2009)

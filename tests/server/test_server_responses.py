@@ -8,13 +8,14 @@ import conformance
 import pytest
 from served import Served
 
-from ponder.server import schema
+from ponder.server import reading
 from ponder.server.answer import Head
 from ponder.server.asked import of_chat
 from ponder.server.config import Config
 from ponder.server.events import Events
 from ponder.server.models import Models
 from ponder.server.responses import Respond, of_response
+from ponder.server.schema import Chat
 from ponder.testing.endpoint import FakeEndpoint, Fault, FaultKind
 
 pytestmark = pytest.mark.slow
@@ -179,7 +180,7 @@ def test_the_official_clients_own_account_of_a_stream_is_the_response_that_ends_
 
 
 def read(shape, **body):
-    return schema.read(json.dumps({"model": "fake", **body}).encode(), shape)
+    return reading.read(json.dumps({"model": "fake", **body}).encode(), shape)
 
 
 def test_functions_calls_and_what_they_gave_are_sent_on_as_a_chats():
@@ -213,7 +214,7 @@ def test_functions_calls_and_what_they_gave_are_sent_on_as_a_chats():
     )
     calls = [{"id": f"c{at}", "type": "function", "function": {"name": "answer", "arguments": '{"a": 1}'}} for at in (1, 2, 3)]
     chat = read(
-        schema.Chat,
+        Chat,
         messages=[
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Ask."},

@@ -19,8 +19,9 @@ from ponder.server.asked import of_text
 from ponder.server.config import Config, Key, Limits, load
 from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
 from ponder.server.models import Models, check_spec, served_name, tighter
+from ponder.server.reading import read
 from ponder.server.refusal import Refusal
-from ponder.server.schema import Chat, Completion, read
+from ponder.server.schema import Chat, Completion
 from ponder.server.stream import COMMENT, Chunks, Line, Passing
 from ponder.types import Chain, Step, Usage, user
 

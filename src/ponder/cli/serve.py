@@ -89,4 +89,4 @@ def _ready(address: str, names: list[str]) -> None:
 def _log(line: str) -> None:
     from ponder.cli.output import clean
 
-    print(f"ponder: {clean(line)}", file=sys.stderr)
+    print(f"ponder: {' '.join(clean(line).split())[:2000]}", file=sys.stderr)  # one line, whatever a caller or an engine wrote

@@ -28,6 +28,7 @@ from ponder.server.events import Responding
 from ponder.server.guard import Door, Fields, Gate, Ledger, deadline
 from ponder.server.metrics import Metrics
 from ponder.server.openapi import document
+from ponder.server.reading import read
 from ponder.server.refusal import Refusal, refusal_of
 from ponder.server.reply import Reply
 from ponder.server.responses import Respond, of_response, renamed
@@ -135,15 +136,15 @@ class Server:
             raise  # the ASGI server shows where it was
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = schema.read(await self._body(scope, receive), schema.Chat)
+        body = read(await self._body(scope, receive), schema.Chat)
         await self._answer(scope, receive, send, of_chat(body, self.engine.models, self.config), body, partial(Reply, chat=True))
 
     async def _text(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = schema.read(await self._body(scope, receive), schema.Completion)
+        body = read(await self._body(scope, receive), schema.Completion)
         await self._answer(scope, receive, send, of_text(body, self.engine.models, self.config), body, partial(Reply, chat=False))
 
     async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = schema.read(await self._body(scope, receive), Respond)
+        body = read(await self._body(scope, receive), Respond)
         try:
             asked = of_response(body, self.engine.models, self.config)
             await self._answer(scope, receive, send, asked, body, partial(Responding, body))

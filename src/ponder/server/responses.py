@@ -14,7 +14,20 @@ from ponder.server.asked import Asked, of_chat
 from ponder.server.config import Config
 from ponder.server.models import Models
 from ponder.server.refusal import Refusal
-from ponder.server.schema import WHOLE, Body, Chat, Effort, Format, FunctionShape, Labels, Name, NamedFunction, Needs, Streams
+from ponder.server.schema import (
+    WHOLE,
+    Body,
+    Chat,
+    Data,
+    Effort,
+    Format,
+    FunctionShape,
+    Labels,
+    Name,
+    NamedFunction,
+    Needs,
+    Streams,
+)
 from ponder.types import JSON
 
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -56,7 +69,7 @@ class InputPicture(Body):
     """A picture in the request itself."""
 
     type: Literal["input_image"]
-    image_url: str = Field(pattern=r"^data:image/[a-z0-9.+-]{1,40};base64,")
+    image_url: Data
     detail: Literal["auto", "low", "high"] | None = None
 
 

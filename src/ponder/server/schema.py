@@ -8,9 +8,8 @@ honoured (`functions`, `audio`, `prediction` ...) are unknown. A field that says
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -20,21 +19,13 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     JsonValue,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import CoreSchema, from_json
+from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_info_after_validator_function
-
-from ponder.server.refusal import Refusal
-
-DEEPEST = 64
-"""Levels of nesting in a body."""
-MOST_VALUES = 50_000
-"""Values in a body, each costing as much as a long text: 8 MB of small ones would hold the server up for minutes."""
-_BETWEEN = bytes(set(range(256)) - set(b'",[{'))
 
 
 def _whole(value: object) -> object:
@@ -104,9 +95,9 @@ Labels = Annotated[
         }
     ),
 ]
+Data = Annotated[str, Field(pattern=r"^data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/]+={0,2}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-B = TypeVar("B", bound="Body")
 
 
 class Body(BaseModel):
@@ -150,7 +141,7 @@ class Text(Body):
 class Location(Body):
     """A picture in the request itself; addresses are refused, as the engine would fetch them from where it stands."""
 
-    url: str = Field(pattern=r"^data:image/[a-z0-9.+-]{1,40};base64,")
+    url: Data
     detail: Literal["auto", "low", "high"] | None = None
 
 
@@ -192,8 +183,15 @@ class User(Body):
     name: Name | None = None
 
 
+_SAYS: list[JsonValue] = [
+    {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in ("content", "refusal", "tool_calls")
+]
+
+
 class Assistant(Body):
-    """A turn of the assistant. `reasoning_content` is what it thought, which is not sent on."""
+    """A turn of the assistant, which says or calls something. `reasoning_content` is what it thought, which is not sent on."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SAYS})
 
     role: Literal["assistant"]
     content: str | Annotated[list[Text], Field(min_length=1)] | None = None
@@ -201,6 +199,12 @@ class Assistant(Body):
     refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = Field(None, min_length=1, max_length=128)
+
+    @model_validator(mode="after")
+    def _check(self) -> Assistant:
+        if self.content is None and self.refusal is None and self.tool_calls is None:
+            raise ValueError("has neither content nor tool_calls")
+        return self
 
 
 class Tool(Body):
@@ -335,79 +339,3 @@ class Completion(Common):
     def prompts(self) -> list[str]:
         """The texts to go on from."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
-
-
-def read(data: bytes, shape: type[B]) -> B:
-    """A request's body, checked. Raises `Refusal` (400) with the field at fault."""
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES and _values(data) > MOST_VALUES:
-        raise Refusal(400, f"the body holds more than {MOST_VALUES} values", code="invalid_json")
-    try:
-        body = from_json(data, allow_inf_nan=False, cache_strings="none")
-    except ValueError as error:
-        raise Refusal(400, f"the body is not JSON: {error}", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, f"the body must be a JSON object, not {_kind(body)}", code="invalid_json")
-    if data.count(b"[") + data.count(b"{") > DEEPEST and _deeper(body, DEEPEST):
-        raise Refusal(400, f"the body is nested deeper than {DEEPEST} levels", code="invalid_json")
-    try:
-        return shape.model_validate(body)
-    except ValidationError as error:
-        raise _refusal(error, body, shape) from None
-
-
-def _values(data: bytes) -> int:
-    """How many values stand in JSON, those that are empty twice, without building any: what separates them, outside of texts."""
-    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _BETWEEN)
-    quotes = bare.count(b'"')
-    return quotes // 4 if quotes > 4 * MOST_VALUES else sum(map(len, bare.split(b'"')[::2]))  # a field of text has four
-
-
-def _deeper(body: object, most: int) -> bool:
-    """Whether a value has more than so many levels, without recursion."""
-    level: list[object] = [body]
-    for _ in range(most):
-        level = [
-            inner
-            for value in level
-            for inner in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _refusal(error: ValidationError, body: object, shape: type[Body]) -> Refusal:
-    """The fault, with its place as a path in the body; names of alternatives that pydantic puts into the path are left out."""
-    faults = error.errors(include_url=False, include_context=False)
-    same = [
-        fault for fault in faults if fault["loc"][:1] == faults[0]["loc"][:1]
-    ]  # of alternatives, the one that was nearly right
-    fault = max(same, key=lambda fault: (not fault["type"].endswith("_type"), len(fault["loc"])))
-    at, path = body, ""
-    for part in fault["loc"]:
-        if isinstance(part, int) and isinstance(at, list) and part < len(at):
-            at, path = at[part], f"{path}[{part}]"
-        elif isinstance(at, dict) and (part in at or (fault["type"] == "missing" and part == fault["loc"][-1])):
-            at, path = at.get(part), f"{path}.{_shown(str(part))}" if path else _shown(str(part))
-    if fault["type"] == "missing":
-        return Refusal(400, f"{path}: is missing", code="missing_required_parameter", param=path)
-    if fault["type"] == "extra_forbidden":
-        close = (
-            difflib.get_close_matches(str(fault["loc"][-1])[:100], list(shape.model_fields), n=1)
-            if len(fault["loc"]) == 1
-            else []
-        )
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return Refusal(400, f"{path}: there is no such field here{hint}", code="unknown_parameter", param=path)
-    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    return Refusal(400, f"{path}: {fault['msg'].removeprefix('Value error, ')}", code=code, param=path or None)
-
-
-def _shown(key: str) -> str:
-    return key if len(key) <= 100 else f"{key[:100]}..."
-
-
-def _kind(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
