@@ -28,8 +28,8 @@ N, PILOT = 16, 8
 SIZES = (1, 2, 4, 8, 16)
 CHOSEN = {
     "best_of_n(confidence)": "best of 16 by the model's own confidence",
-    "best_of_n(unit_tests)": "best of 16 by tests that the model wrote (2 replies of up to 10 asserts)",
-    "best_of_n(unit_tests(rule='outputs'))": "majority of outputs of 16 on the calls in those tests",
+    "best_of_n(unit_tests(unfinished=True))": "best of 16 by tests that the model wrote (2 replies of up to 10 asserts)",
+    "best_of_n(unit_tests(rule='outputs', unfinished=True))": "majority of outputs of 16 on the calls in those tests",
 }
 
 
@@ -88,6 +88,10 @@ def gains(covered: Line, chosen: dict[str, Line]) -> list[Claim]:
     for slug, (name, words) in zip(("confidence", "unit_tests", "outputs"), CHOSEN.items(), strict=True):
         one, text = chosen[name], f"accuracy gained over one sample by the {words}"
         found.append(compare(slug, text, (one, one.ks[-1]), (covered, 1), "> 0", lambda gain: gain.low > 0))
+    sure, tested, voted = ((one, one.ks[-1]) for one in chosen.values())
+    for other, slug in ((sure, "confidence"), (tested, "unit_tests")):
+        text = f"accuracy gained by the {CHOSEN[voted[0].strategy]} over the {CHOSEN[other[0].strategy]}"
+        found.append(compare(f"outputs_over_{slug}", text, voted, other))
     return found
 
 
@@ -153,8 +157,8 @@ def curve(name: str, one: Line, ks: Sequence[int], *, last: int = N, bound: bool
     """A line of the figure. last: where its largest size stands."""
     values = [mean_intervals(at(one, k), seed=0)[0] for k in ks]
     x = [min(k, last) for k in ks]
-    ends = ([getattr(value, part) for value in values] for part in ("value", "low", "high"))
-    return Series(name, x, *ends, kind="bound" if bound else "strategy")
+    means, lows, highs = ([getattr(value, part) for value in values] for part in ("value", "low", "high"))
+    return Series(name, x, means, lows, highs, kind="bound" if bound else "strategy")
 
 
 if __name__ == "__main__":
