@@ -7,10 +7,12 @@ import socket
 
 import pytest
 from served import Served
+from served import until as eventually
 
 from ponder.server import connection
 from ponder.server.config import Config
 from ponder.server.connection import Connection
+from ponder.server.guard import BODIES
 from ponder.server.serving import Listener
 from ponder.testing.endpoint import FakeEndpoint
 
@@ -91,3 +93,20 @@ def test_a_client_that_takes_nothing_is_cut_and_one_that_goes_on_is_not(served, 
 
     assert asyncio.run(cut(goes_on=False))
     assert not asyncio.run(cut(goes_on=True))
+
+
+def test_bodies_that_are_announced_take_no_more_room_than_there_is(served):
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nContent-Type: application/json\r\n"
+    clients = []
+    for _ in range(BODIES):
+        clients.append(socket.create_connection(("127.0.0.1", served.port), timeout=30))
+        clients[-1].sendall(f"{head}Content-Length: {served.config.limits.body}\r\n\r\n{{".encode())
+    eventually(lambda: served.server.gate.held == BODIES * served.config.limits.body)
+    refused = served.chat("ECHO: no room")
+    assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
+    clients.pop().close()
+    eventually(lambda: served.server.gate.held < BODIES * served.config.limits.body)
+    assert served.chat("ECHO: room").status == 200
+    for client in clients:
+        client.close()
+    eventually(lambda: served.server.gate.held == 0)

@@ -115,7 +115,13 @@ class Server:
             await _refuse(named, refusal)
         except GoneError:
             scope["ponder.status"] = _GONE
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            if scope["ponder.status"] == _GONE:  # nothing was sent yet
+                await _refuse(named, Refusal(503, "this server is being stopped", code="shutting_down"))
         finally:
+            self.gate.held -= scope.get("ponder.held", 0)
             self.metrics.request(scope["ponder.route"], scope["ponder.status"])
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,8 +169,14 @@ class Server:
         if self._unrecorded:
             raise Refusal(503, "what is answered here is recorded, and nothing can be recorded now", code="recording_failed")
         self.gate.check()
+        headers, most = scope["ponder.headers"], self.config.limits.body
+        length = headers.get("content-length", "")
+        scope["ponder.held"] = self.gate.hold(min(int(length), most) if length.isdecimal() else most)
         whole = scope["state"]["connection"].whole
-        return await read_body(scope["ponder.headers"], receive, self.config.limits.body, within=None if whole else _BODY_WITHIN)
+        body = await read_body(headers, receive, most, within=None if whole else _BODY_WITHIN)
+        self.gate.held += len(body) - scope["ponder.held"]
+        scope["ponder.held"] = len(body)
+        return body
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, asked: Asked, body: schema.Streams, make: Callable[..., Reply]

@@ -19,6 +19,8 @@ from ponder.errors import BudgetExhausted
 from ponder.server.config import Config, Key, Limits, loopback
 from ponder.server.refusal import Refusal, busy
 
+BODIES = 16
+"""The bodies of all requests at once take no more memory than so many of the largest."""
 SOONEST = 0.001
 """Seconds: a deadline before it is a mistake."""
 
@@ -164,6 +166,7 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.live = 0
+        self.held = 0  # bytes of all bodies that are being read, or answered
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._usual = 1.0  # seconds of an answer, a moving mean
 
@@ -179,6 +182,13 @@ class Gate:
         if self.live >= self.limits.live and len(self.waiting) >= self.limits.queue:
             what = f"{self.live} requests are being answered and {len(self.waiting)} wait; there is no room for more"
             raise busy(what, self._wait())
+
+    def hold(self, size: int) -> int:
+        """Make room for a body of so many bytes. Raises `Refusal` (429) if all bodies at once were more than `BODIES` of the largest."""
+        if self.held + size > BODIES * self.limits.body:
+            raise busy(f"requests of {self.held} bytes are being read or answered; there is no room for more", self._wait())
+        self.held += size
+        return size
 
     async def enter(self) -> None:
         """Take a place. Raises `Refusal` (429)."""
