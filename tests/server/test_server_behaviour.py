@@ -264,6 +264,17 @@ def test_while_it_drains_it_takes_nothing_new(endpoint):
         assert served.call("GET", "/v1/models").status == 200
 
 
+def test_what_is_not_over_when_the_drain_is_gets_503(endpoint):
+    with Served(config(endpoint, drain=0)) as served:
+        endpoint.configure(latency=60)
+        connection = opened(served)
+        until(lambda: served.server.gate.live == 1)
+        served.server.draining = served.listener.should_exit = True
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["error"]["code"]) == (503, "shutting_down")
+        connection.close()
+
+
 def test_what_is_sent_on_is_part_of_the_fingerprint_and_plain_messages_are_not(endpoint):
     with Served(config(endpoint)) as served:
         policy, prompt = served.server.engine.policy, (user("hi"),)
