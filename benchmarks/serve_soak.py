@@ -4,7 +4,8 @@
 
 Requests arrive at the rate whether or not earlier ones were answered; a quarter as many go beside them to a second server, which records.
 The upstream is the fake endpoint with faults by chance. Memory is the resident set of each server's process; its slope is that of least
-squares through means over 15 s after the warm-up, with a 95% interval widened by how much neighbouring means are alike. Once the load
+squares through means over 15 s after the warm-up, with a 95% interval widened by how much neighbouring means are alike. A process keeps
+what its busiest moment needed, so the slope of the blocks that its objects hold (`slope_blocks`, a number) is told beside it. Once the load
 is over and what was kept open for reuse has closed, no connection may be left, and no other descriptor that was not there before.
 """
 
@@ -234,6 +235,7 @@ class Watched(Server):
         super().__init__(process, url)
         self.log = log
         self.seen: list[tuple[float, float, float, int, int]] = []
+        self.blocks: list[tuple[float, float]] = []
         self.outcomes: dict[str, Counter[str]] = {name: Counter() for name, *_ in KINDS}
 
     def look(self, now: float) -> None:
@@ -303,6 +305,10 @@ async def load(servers: Sequence[Watched], rate: float, seconds: float) -> float
             outcome = f"{type(error).__name__}: {error}"[:100]
         server.outcomes[kind][outcome] += 1
 
+    async def count_blocks(session: aiohttp.ClientSession, server: Watched, now: float) -> None:
+        with suppress(aiohttp.ClientError, OSError, TimeoutError, KeyError):
+            server.blocks.append((now, (await gauges(session, server))["ponder_blocks"]))
+
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
@@ -312,6 +318,7 @@ async def load(servers: Sequence[Watched], rate: float, seconds: float) -> float
                 looked_at = now
                 for server in servers:
                     server.look(now)
+                    tasks.add(asyncio.create_task(count_blocks(session, server, now)))
                 if number and number % round(60 * rate) < EVERY * rate:
                     say(
                         f"{now / 60:4.1f} min: "
@@ -319,15 +326,14 @@ async def load(servers: Sequence[Watched], rate: float, seconds: float) -> float
                     )
             for server in servers[: 2 if number % 4 == 0 else 1]:
                 [kind] = draw.choices(names, weights)
-                task = asyncio.create_task(one(session, server, kind, number))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks.add(asyncio.create_task(one(session, server, kind, number)))
+            tasks = {task for task in tasks if not task.done()}
         await asyncio.gather(*tasks)
     return latest
 
 
 def slope(seen: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """MB per 10 minutes, with a 95% interval."""
+    """What a number grows by in 10 minutes, with a 95% interval."""
     from scipy import stats
 
     bins: dict[int, list[tuple[float, float]]] = {}
@@ -389,7 +395,7 @@ async def soak(servers: Sequence[Watched], endpoint: FakeEndpoint, options: argp
             "answered_whole": served["200"] / max(1, served.total()),
             "cpu_ms_per_request": seconds * 1000 / max(1, asked),
             "slope": slope([(line[0], line[1]) for line in steady]),
-            "slope_anonymous": slope([(line[0], line[2]) for line in steady]),
+            "slope_blocks": slope([line for line in server.blocks if line[0] >= 60 * options.warm_up]),
             "resident_mb": {"first": server.seen[0][1], "warm": steady[0][1], "last": steady[-1][1], "idle": server.memory()[0]},
             "most_descriptors": max(line[3] for line in server.seen),
             "left": {what: after[what] - (0 if what == "connections" else was[what]) for what in after},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ class Metrics:
         yield GaugeMetricFamily("ponder_live", "Requests being answered", self._gate.live)
         yield GaugeMetricFamily("ponder_waiting", "Requests in the queue", len(self._gate.waiting))
         yield GaugeMetricFamily("ponder_tasks", "Tasks of the event loop", len(asyncio.all_tasks()))
+        yield GaugeMetricFamily("ponder_blocks", "Blocks of memory that Python's objects hold", sys.getallocatedblocks())
 
     def text(self) -> bytes:
         """All of it."""
