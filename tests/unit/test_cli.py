@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from fakes import Flaky, Scripted
 from ponder.cli import output
 from ponder.cli.main import _budget, run_app
+from ponder.cli.study import Study, displaced
 from ponder.core import Budget
 from ponder.errors import PartialError
 from ponder.sandbox import rooms
 from ponder.store import Journal
 from ponder.testing import MazePolicy
-from studies import cli, command, kept, options, resume_command
+from studies import cli, command, exported, kept, options, resume_command
 
 VOTE = options("self_consistency(n=4)", task="maze(n=3)", slice=4)
 
@@ -137,6 +138,36 @@ def test_a_folder_goes_on_with_all_its_settings(capsys, tmp_path):
     assert called(capsys, "run", where)[0] == 0
     assert called(capsys, "run", where, "--limit", "1")[0] == 0
     assert {name: set(rows) for name, rows in kept(where).items()} == {name: set(rows) for name, rows in before.items()}
+
+
+def test_a_folder_that_held_another_study_says_so_in_one_line_and_keeps_both(capsys, tmp_path):
+    folder, vote = tmp_path / "mine", "self_consistency(n=2)"
+    called(capsys, "run", *options(vote, task="maze(n=2)"), "--out", folder)
+    before = exported(folder)
+    _, _, err = called(capsys, "run", *options(vote, task="maze(n=3)", slice=2), "--out", folder)
+    [line] = [line for line in err.splitlines() if "another study" in line]
+    assert "held another study (maze(n=2) with maze(0.6, 4))" in line
+    assert "shows the new one (maze(n=3) with maze(0.6, 4))" in line
+    assert {*before} < {*exported(folder)}
+    assert {row["n"] for row in objects(called(capsys, "curve", folder, "--json")[1])} == {3}
+    (folder / "study.resolved.toml").write_text("not a study")
+    assert "another study" not in called(capsys, "run", *options(vote, task="maze(n=3)"), "--out", folder)[2]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"limit": 1}, {"slice": 4}, {"task": "maze(n=3)"}, {"policy": "maze(0.5)"}],
+    ids=["same", "limit", "slice", "task", "policy"],
+)
+def test_a_study_is_another_where_a_task_or_a_policy_of_the_old_is_left_out(more):
+    old = Study(tasks=("maze(n=2)",), policies=("maze",), strategies=("sample",))
+    body = {"tasks": ("maze(n=2)",), "policies": ("maze",), "strategies": ("sample", "first_finish(n=2)")}
+    for key, plural in (("task", "tasks"), ("policy", "policies")):
+        if key in more:
+            assert displaced(old, Study(**{**body, plural: (more[key],)})) == "maze(n=2) with maze"
+            body[plural] += (more[key],)
+    settings = {key: value for key, value in more.items() if key in ("limit", "slice")}
+    assert displaced(old, Study(**body, **settings)) == "", "nothing of the old is hidden"
 
 
 def test_a_partial_study_says_how_to_go_on_and_ends_with_five(capsys, tmp_path, monkeypatch):

@@ -113,6 +113,13 @@ def write(study: Study, path: Path) -> None:
     write_lines(iter(lines), path)
 
 
+def displaced(before: Study, now: Study) -> str:
+    """The tasks and policies of the study a folder held, where `now` leaves out one of them; else "": the new one shows all of the old."""
+    if {*before.tasks} <= {*now.tasks} and {*before.policies} <= {*now.policies}:
+        return ""
+    return f"{', '.join(before.tasks)} with {', '.join(before.policies)}"
+
+
 def capped(sampling: Sampling, study_cap: int | None, task_cap: int) -> Sampling:
     """The sampling with the study's token cap; without one its own, or the task's where it was left at the default."""
     default = task_cap if sampling.max_tokens == Sampling().max_tokens else sampling.max_tokens

@@ -16,7 +16,7 @@ from ponder.cli import output
 from ponder.cli.main import interruptible, partial, resume_line
 from ponder.cli.provenance import write_provenance
 from ponder.cli.runner import Progress, Runner, folder, parse_policy, parse_strategy
-from ponder.cli.study import Study, read, write
+from ponder.cli.study import Study, displaced, read, write
 from ponder.core import Budget, Sampling, parts
 from ponder.errors import DataError, PartialError, StudyError, UsageError
 from ponder.sandbox.core import RunsCode
@@ -44,6 +44,7 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
         journal = stack.enter_context(Journal(where / STUDY_FILE))
         bank_journal = stack.enter_context(Journal(Path(study.bank))) if study.bank else None
         write(study, where / "study.resolved.toml")
+        _say_displaced(study, where)
         write_provenance(where / "provenance.json", study, tier)
         with output.progress() as report:
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
@@ -57,6 +58,23 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
 
 
 def billed(journal: Journal) -> str:
+def _say_displaced(study: Study, where: Path) -> None:
+    """Two studies may share a folder, as they share its bank; but what `curve` shows changes, and that should not be a surprise."""
+    try:
+        other = displaced(read(where / "study.resolved.toml"), study)
+    except StudyError:  # nothing there, or nothing that this version can read
+        return
+    if other:
+        now = f"{', '.join(study.tasks)} with {', '.join(study.policies)}"
+        print(
+            output.clean(
+                f"ponder: {where} held another study ({other}); what was paid for of both is kept, "
+                f"and `ponder curve` shows the new one ({now}); --name or --out gives it a folder of its own"
+            ).replace("\n", " "),
+            file=sys.stderr,
+        )
+
+
     """What really happened on the wire, over the life of a bank; engines in this process have no attempts."""
     [[requests, failed, tokens]] = journal.read(
         "SELECT count(*), coalesce(sum(status != 'ok'), 0), coalesce(sum(completion), 0) FROM attempts"
