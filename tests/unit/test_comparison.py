@@ -129,6 +129,37 @@ def test_curves_that_look_alike_keep_names_of_their_own():
     assert len(pairs) == comb(7, 2), "curves of one name would be told as one"
 
 
+def keyed(strategy, right, **settings):
+    """A curve under the key of its sampling, as a study writes it."""
+    chosen = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "logprobs": 0, "max_tokens": 512} | settings
+    key = " ".join(f"{name}={value}" for name, value in chosen.items())
+    return line(strategy, [10], [right], cell=f"lab | p | {key}")
+
+
+def names_of(*lines):
+    [group] = compared([Source(Path(f"x/{study}"), (one,)) for study, one in lines], Unit()).groups
+    return [entry.name for entry in group.entries]
+
+
+def test_a_name_tells_only_the_settings_of_the_sampling_that_differ():
+    one, other = keyed("vote", 3), keyed("vote", 4, temperature=0.6, max_tokens=64)
+    assert names_of(("mine", one), ("other", other)) == [
+        "vote [mine, temperature=1.0, max_tokens=512]",
+        "vote [other, temperature=0.6, max_tokens=64]",
+    ]
+    assert names_of(("mine", one), ("other", keyed("vote", 4, top_k=5))) == ["vote [mine, top_k=0]", "vote [other, top_k=5]"]
+
+
+def test_how_many_logprobs_a_study_kept_is_named_only_where_nothing_else_tells():
+    kept = keyed("vote", 4, logprobs=1)
+    assert names_of(("mine", keyed("vote", 3)), ("other", kept)) == ["vote [mine]", "vote [other]"]
+    assert names_of(("mine", keyed("vote", 3)), ("mine", kept), ("mine", keyed("sample", 2))) == [
+        "vote [logprobs=0]",
+        "vote [logprobs=1]",
+        "sample",
+    ]
+
+
 def test_so_many_curves_that_pairs_are_too_many_are_drawn_and_not_compared(monkeypatch):
     monkeypatch.setattr("ponder.cli.compare.MOST", 2)
     told = found(*[line(name, [10], [at]) for at, name in enumerate("abc")])

@@ -20,7 +20,7 @@ import numpy as np
 from ponder.cli.axes import Unit, on_axis
 from ponder.cli.curve import Curves, Line, Point, line_of, series
 from ponder.cli.runner import parse_strategy
-from ponder.cli.verbs import open_study
+from ponder.cli.verbs import open_study, refuse_traffic
 from ponder.errors import StudyError
 from ponder.scaling.figure import Series
 from ponder.scaling.paired import Comparison, Curve, corrected_together
@@ -31,6 +31,7 @@ from ponder.types import JSON
 
 COLUMNAR = ".parquet"
 LONGEST = 160  # characters of a name: a sentence has two of them
+SET_BY_STRATEGIES = "logprobs"  # a study keeps as many as its strategies need: nobody chose them
 MOST = 100  # curves that are compared pair by pair: some 5,000 pairs, each at several costs
 
 
@@ -93,6 +94,7 @@ def gather(path: Path, unit: Unit) -> Source:
         return Source(path, tuple(lines), notes=tuple(dict.fromkeys(assumed)))
     with ExitStack() as stack:
         study, journal, table = open_study(path, stack)
+        refuse_traffic(path, study)
         store = StudyStore(journal)
         curves = Curves(study, store, table)
         lines = on_axis(curves.lines(), study.policies, unit, curves.notes)
@@ -198,22 +200,36 @@ def _cut(line: Line, ids: Sequence[str]) -> Line:
 
 def _names(found: Sequence[tuple[Source | None, Line]]) -> list[str]:
     """The strategy, with what else differs within the group: study, policy, sampling, then whatever is left; unique at the end."""
-    rows = [[source.path.name if source else "", *line.cell.split(" | ")[1:]] for source, line in found]
-    width = max(map(len, rows))
-    rows = [row + [""] * (width - len(row)) for row in rows]
-    differ = [at for at in range(width) if len({row[at] for row in rows}) > 1]
+    rows = [_told_by(source, line) for source, line in found]
+    differ = [key for key in dict.fromkeys(key for row in rows for key in row) if len({row.get(key) for row in rows}) > 1]
+    plain = [
+        _name(line, row, [key for key in differ if key != SET_BY_STRATEGIES]) for row, (_, line) in zip(rows, found, strict=True)
+    ]
+    whole = [_name(line, row, differ) for row, (_, line) in zip(rows, found, strict=True)]
+    often = Counter(plain)
     names: dict[str, None] = {}
     alike: Counter[str] = Counter()
-    for row, (_, line) in zip(rows, found, strict=True):
-        rest = ", ".join(row[at] for at in differ if row[at])
-        name = f"{line.strategy} [{rest}]" if rest else line.strategy
-        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-        plain = name
+    for short, long in zip(plain, whole, strict=True):
+        first = name = short if often[short] == 1 else long
         while name in names:
-            alike[plain] += 1
-            name = f"{plain} #{alike[plain] + 1}"
+            alike[first] += 1
+            name = f"{first} #{alike[first] + 1}"
         names[name] = None
     return list(names)
+
+
+def _told_by(source: Source | None, line: Line) -> dict[str, str]:
+    """What may tell a curve from others of its strategy, in the order in which it is said; each setting of the sampling by itself."""
+    _, policy, sampling, *rest = [*line.cell.split(" | "), "", ""]
+    settings = {word.partition("=")[0]: word for word in sampling.split()}
+    told = {"study": source.path.name if source else "", "policy": policy, **settings, "rest": ", ".join(filter(None, rest))}
+    return {key: text for key, text in told.items() if text}
+
+
+def _name(line: Line, told: Mapping[str, str], keys: Sequence[str]) -> str:
+    rest = ", ".join(told[key] for key in keys if key in told)
+    name = f"{line.strategy} [{rest}]" if rest else line.strategy
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _provenance(path: Path) -> Mapping[str, JSON]:
