@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from math import comb
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ponder.cli.axes import COUNTS, Unit, counts, on_axis, price_of, walked
+from ponder.cli.axes import COUNTS, Unit, counts, on_axis, price_of, size_of, walked
 from ponder.cli.compare import Source, accuracies, compared, front_points, report
 from ponder.cli.curve import Line
 from ponder.cli.findings import decimals, findings, method, p_text
@@ -274,6 +275,36 @@ def test_an_axis_that_needs_what_nobody_knows_says_what_to_give():
     for text in ("1", "a,b", "1,2,3,4", "1,-2", "1,inf"):
         with pytest.raises(UsageError, match="price"):
             price_of(text)
+
+
+def test_a_size_is_written_as_people_write_it():
+    sizes = {
+        "7000000000": 7 * 10**9,
+        "7_000": 7000,
+        "7e9": 7 * 10**9,
+        "7B": 7 * 10**9,
+        "500M": 5 * 10**8,
+        "1.1b": 11 * 10**8,
+        "2T": 2 * 10**12,
+    }
+    assert {text: size_of("--parameters", text) for text in sizes} == sizes
+    assert size_of("--parameters", "-5") == -5, "Unit says what is wrong with it"
+    assert size_of("--parameters", None) is None
+    for text in ("", "_", "0.5", "7e-1", "7G", "B", "seven", "nan", "inf", "1e999999999", "1.2.3"):
+        with pytest.raises(
+            UsageError, match=f"^--parameters {re.escape(repr(text))}: give a whole number of parameters, such as .*7B or 500M$"
+        ):
+            size_of("--parameters", text)
+
+
+@pytest.mark.parametrize("verb", ["curve", "compare"])
+def test_both_verbs_read_sizes_and_say_which_option_was_wrong(tmp_path, capsys, verb):
+    for option in ("--parameters", "--verifier-parameters"):
+        assert run_app([verb, str(tmp_path), option, "7B"]) == StudyError.exit_code, "read, and then there is no study"
+        assert run_app([verb, str(tmp_path), option, "7 apples"]) == UsageError.exit_code
+        assert f"{option} '7 apples': give a whole number" in capsys.readouterr().err
+        assert run_app([verb, str(tmp_path), option, "-5"]) == UsageError.exit_code
+        assert f"{option} -5: a model has 1 to 10^18" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_no_half_a_page(tmp_path, monkeypatch):

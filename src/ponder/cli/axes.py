@@ -8,9 +8,11 @@ opened, or from the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
@@ -42,6 +44,7 @@ LABELS: Mapping[Axis, str] = {
     "money": "money",
     "seconds": "seconds",
 }
+SUFFIXES: Mapping[str, int] = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 COUNTED: Mapping[Axis, str] = {
     "flops": "FLOPs per question (2 N a token, attention left out)",
     "attention": "FLOPs per question with attention (2 N a token, and 2 r D a token attended to)",
@@ -69,6 +72,20 @@ class Unit:
     def label(self) -> str:
         """What stands beside the axis."""
         return COUNTED.get(self.axis, f"{LABELS[self.axis]} per question")
+
+
+def size_of(option: str, text: str | None) -> int | None:
+    """Active parameters from `7000000000`, `7e9`, `7B` or `500M`; None for none. option: whose value it is. Raises `UsageError`."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([+-]?[0-9_]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)([KMBT]?)", text.strip(), re.IGNORECASE)
+    try:
+        size = Decimal(found[1]) * SUFFIXES[found[2].upper()] if found else Decimal("nan")
+    except InvalidOperation:
+        size = Decimal("nan")
+    if size != size.to_integral_value():  # nan is not equal to itself
+        raise UsageError(f"{option} {text!r}: give a whole number of parameters, such as 7000000000, 7e9, 7B or 500M")
+    return int(size)
 
 
 def price_of(text: str) -> Price:
@@ -143,7 +160,9 @@ def _flops(line: Line, name: str, info: PolicyInfo | None, unit: Unit, notes: li
     """FLOPs of one of each of `COUNTS`."""
     size, attention = (info.parameters if info else None) or unit.parameters, unit.axis == "attention"
     if not size:
-        raise UsageError(f"axis {unit.axis}: the size of {name} is not known here; give --parameters N, its active parameters")
+        raise UsageError(
+            f"axis {unit.axis}: the size of {name} is not known here; give --parameters N, its active parameters, such as 7B"
+        )
     policy = PolicyInfo(name, line.policy, parameters=size, kv=info.kv if info else None)
     reader, others = _inside(line)
     if others:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ponder.cli.axes import Axis, Unit, price_of
+from ponder.cli.axes import Axis, Unit, price_of, size_of
 from ponder.cli.main import JSONFlag
 from ponder.errors import UsageError
 
@@ -23,8 +23,8 @@ def curve(
     *,
     png: Path | None = None,
     axis: Axis = "tokens",
-    parameters: int | None = None,
-    verifier_parameters: int | None = None,
+    parameters: str | None = None,
+    verifier_parameters: str | None = None,
     price: str | None = None,
     json: JSONFlag = False,
 ) -> None:
@@ -34,13 +34,13 @@ def curve(
         study: Folders of studies, or Parquet files of samples.
         png: Where the picture goes; default curve.png in the study folder. Also .svg.
         axis: What compute is counted in. FLOPs and money need size and price of the models; attention the shape of their caches, too.
-        parameters: Active parameters of a policy that does not say its size.
+        parameters: Active parameters of a policy that does not say its size, such as 7e9, 7B or 500M.
         verifier_parameters: Active parameters of a reward model that does not say its size; left out, those of the policy.
         price: Of a million tokens, PROMPT,COMPLETION or PROMPT,COMPLETION,CACHED.
     """
     from ponder.cli import verbs
 
-    verbs.curve(study, png, Unit(axis, parameters, price_of(price) if price else None, verifier_parameters), as_json=json)
+    verbs.curve(study, png, _unit(axis, parameters, verifier_parameters, price), as_json=json)
 
 
 def compare(
@@ -48,8 +48,8 @@ def compare(
     /,
     *,
     axis: Axis = "tokens",
-    parameters: int | None = None,
-    verifier_parameters: int | None = None,
+    parameters: str | None = None,
+    verifier_parameters: str | None = None,
     price: str | None = None,
     html: Path | None = None,
     markdown: Path | None = None,
@@ -61,7 +61,7 @@ def compare(
     Args:
         study: Folders of studies, or Parquet files of samples; several are compared where they have the same problems.
         axis: What compute is counted in. FLOPs and money need size and price of the models; attention the shape of their caches, too.
-        parameters: Active parameters of a policy that does not say its size.
+        parameters: Active parameters of a policy that does not say its size, such as 7e9, 7B or 500M.
         verifier_parameters: Active parameters of a reward model that does not say its size; left out, those of the policy.
         price: Of a million tokens, PROMPT,COMPLETION or PROMPT,COMPLETION,CACHED.
         html: Write the report as one file that needs no network.
@@ -73,7 +73,7 @@ def compare(
 
     if png is not None and png.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"compare: {png} must end in .png or .svg")
-    found = comparison.report(study, Unit(axis, parameters, price_of(price) if price else None, verifier_parameters))
+    found = comparison.report(study, _unit(axis, parameters, verifier_parameters, price))
     comparison.say(found.notes)
     for group in found.groups:
         if json:
@@ -96,3 +96,8 @@ def compare(
     if png is not None:
         for target in report.draw(found, png):
             print(f"ponder: picture in {target}", file=sys.stderr)
+
+
+def _unit(axis: Axis, parameters: str | None, verifier_parameters: str | None, price: str | None) -> Unit:
+    policy = size_of("--parameters", parameters)
+    return Unit(axis, policy, price_of(price) if price else None, size_of("--verifier-parameters", verifier_parameters))
