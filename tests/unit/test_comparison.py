@@ -19,6 +19,7 @@ from ponder.cli.findings import decimals, findings, method, p_text
 from ponder.cli.main import run_app
 from ponder.cli.report import write_html
 from ponder.cli.runner import parse_policy
+from ponder.cli.verbs import picture
 from ponder.core import Price
 from ponder.errors import DataError, StudyError, UsageError
 from ponder.scaling import costs
@@ -305,6 +306,27 @@ def test_both_verbs_read_sizes_and_say_which_option_was_wrong(tmp_path, capsys, 
         assert f"{option} '7 apples': give a whole number" in capsys.readouterr().err
         assert run_app([verb, str(tmp_path), option, "-5"]) == UsageError.exit_code
         assert f"{option} -5: a model has 1 to 10^18" in capsys.readouterr().err
+
+
+def test_a_curve_on_another_axis_leaves_the_picture_of_tokens(tmp_path):
+    (tmp_path / "study").mkdir()
+    found = {axis: picture(tmp_path / "study", axis).name for axis in ("tokens", "flops", "money")}
+    assert found == {"tokens": "curve.png", "flops": "curve-flops.png", "money": "curve-money.png"}
+    assert picture(tmp_path / "a.b.parquet", "tokens") == tmp_path / "a.b.png"
+    assert picture(tmp_path / "a.b.parquet", "flops") == tmp_path / "a.b-flops.png"
+
+
+@pytest.mark.slow
+def test_each_cell_and_axis_has_a_picture_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_app(["run", *options("self_consistency(n=2)"), "--policy", "maze(0.3, 3)", "--out", "one"]) == 0
+    capsys.readouterr()
+    for words in ([], ["--axis", "samples"], ["--axis", "samples", "--png", "named.svg"]):
+        assert run_app(["curve", "one", *words]) == 0
+    found = [line.partition("picture in ")[2] for line in capsys.readouterr().err.splitlines() if "picture in" in line]
+    kept = ["one/curve-1.png", "one/curve-2.png", "one/curve-samples-1.png", "one/curve-samples-2.png"]
+    assert found == [*kept, "named-1.svg", "named-2.svg"]
+    assert all(Path(name).exists() for name in found)
 
 
 def test_a_full_disk_leaves_no_half_a_page(tmp_path, monkeypatch):

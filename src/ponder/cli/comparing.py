@@ -32,7 +32,7 @@ def curve(
 
     Args:
         study: Folders of studies, or Parquet files of samples.
-        png: Where the picture goes; default curve.png in the study folder. Also .svg.
+        png: Where the picture goes, also .svg; default curve.png in the study folder, on other axes than tokens curve-AXIS.png.
         axis: What compute is counted in. FLOPs and money need size and price of the models; attention the shape of their caches, too.
         parameters: Active parameters of a policy that does not say its size, such as 7e9, 7B or 500M.
         verifier_parameters: Active parameters of a reward model that does not say its size; left out, those of the policy.

@@ -21,13 +21,14 @@ from ponder.core import Budget, Sampling, parts
 from ponder.errors import DataError, PartialError, StudyError, UsageError
 from ponder.sandbox.core import RunsCode
 from ponder.sandbox.rooms import room
+from ponder.server.record import TASK as TRAFFIC
 from ponder.store import Journal, SqliteTable, StudyStore
 from ponder.store.export import canonical
 from ponder.store.export import write as write_lines
 from ponder.types import Question, user
 
 if TYPE_CHECKING:
-    from ponder.cli.axes import Unit
+    from ponder.cli.axes import Axis, Unit
     from ponder.learners.exports import Choice, Kind
 
 STUDY_FILE = "study.db"
@@ -43,8 +44,8 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(where / STUDY_FILE))
         bank_journal = stack.enter_context(Journal(Path(study.bank))) if study.bank else None
-        write(study, where / "study.resolved.toml")
         _say_displaced(study, where)
+        write(study, where / "study.resolved.toml")
         write_provenance(where / "provenance.json", study, tier)
         with output.progress() as report:
             done: Progress = interruptible(runner.run(journal, bank_journal, report), resume=resume_line(where))
@@ -57,7 +58,6 @@ def run(study: Study, out: Path | None, *, dry_run: bool, as_json: bool) -> None
             raise partial(done.failed, where, last_failure(bank_journal or journal))
 
 
-def billed(journal: Journal) -> str:
 def _say_displaced(study: Study, where: Path) -> None:
     """Two studies may share a folder, as they share its bank; but what `curve` shows changes, and that should not be a surprise."""
     try:
@@ -75,6 +75,7 @@ def _say_displaced(study: Study, where: Path) -> None:
         )
 
 
+def billed(journal: Journal) -> str:
     """What really happened on the wire, over the life of a bank; engines in this process have no attempts."""
     [[requests, failed, tokens]] = journal.read(
         "SELECT count(*), coalesce(sum(status != 'ok'), 0), coalesce(sum(completion), 0) FROM attempts"
@@ -150,7 +151,7 @@ def curve(paths: list[Path], png: Path | None, unit: Unit, *, as_json: bool) -> 
     output.curve_table(points, as_json=as_json)
     figures = series(points)
     for number, (cell, lines) in enumerate(figures.items()):
-        target = png or (paths[0] / "curve.png" if paths[0].is_dir() else paths[0].with_suffix(".png"))
+        target = png or picture(paths[0], unit.axis)
         if len(figures) > 1:
             target = target.with_name(f"{target.stem}-{number + 1}{target.suffix}")
         one = next(point for point in points if point.cell == cell)
@@ -158,6 +159,12 @@ def curve(paths: list[Path], png: Path | None, unit: Unit, *, as_json: bool) -> 
         caption = f"{rest.split(' | ')[0]}, {one.n} problems, {one.seeds} seed{'s' * (one.seeds > 1)}; bands: 95% bootstrap over problems"
         curve_figure(lines, target, title=title, caption=caption, x_label=unit.label)
         print(f"ponder: picture in {target}", file=sys.stderr)
+
+
+def picture(path: Path, axis: Axis) -> Path:
+    """Where the curve of a study or a file is drawn: a picture for each axis, that of tokens without its name."""
+    target = path / "curve.png" if path.is_dir() else path.with_suffix(".png")
+    return target if axis == "tokens" else target.with_stem(f"{target.stem}-{axis}")
 
 
 def regrade(where: Path, *, as_json: bool) -> None:
@@ -184,8 +191,8 @@ def regrade(where: Path, *, as_json: bool) -> None:
 def show(where: Path, problem: str | None, *, as_json: bool) -> None:
     """The problems of a study, or one of them."""
     with ExitStack() as stack:
-        _, journal, table = open_study(where, stack)
-        output.problems(StudyStore(journal), table.journal, problem, as_json=as_json)
+        study, journal, table = open_study(where, stack)
+        output.problems(StudyStore(journal), table.journal, problem, judged=TRAFFIC not in study.tasks, as_json=as_json)
 
 
 def ls(what: str, *, as_json: bool) -> None:
@@ -259,3 +266,12 @@ def open_study(where: Path, stack: ExitStack) -> tuple[Study, Journal, SqliteTab
     journal = stack.enter_context(Journal(where / STUDY_FILE, hold=False))
     bank = stack.enter_context(Journal(Path(study.bank), hold=False)) if study.bank else journal
     return study, journal, SqliteTable(bank)
+
+
+def refuse_traffic(where: Path, study: Study) -> None:
+    """Raise `StudyError` for what `ponder serve` recorded, where accuracy is asked for."""
+    if TRAFFIC in study.tasks:
+        raise StudyError(
+            f"{where}: is traffic that `ponder serve` recorded; it has no references, so that nothing in it is right or wrong: "
+            "`ponder show` and `ponder export` read it"
+        )
