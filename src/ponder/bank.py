@@ -1,7 +1,8 @@
 """The bank: every paid sample and score, kept before it is given out, and given out again at no cost.
 
 `TableBank` puts the rules on top of a `Table`, which only keeps rows:
-- an asked-for child is in the table, or on its way for somebody else, or it is paid for: never twice;
+- an asked-for child is in the table, or on its way for somebody else, or it is paid for: never twice, but for the children of a call that was
+  ended under way;
 - a child is durable before anyone sees it; one that failed is not kept, so a resumed study tries again;
 - the token cap is not in a sample's key. A sample that ended is valid under any cap at least its length and replays as `length`
   under a smaller one; one that was cut by its cap replays under that cap or a smaller one, and is continued for a larger one

@@ -354,7 +354,7 @@ def interruptible(work: Coroutine[object, object, T], *, resume: str) -> T:
             if caught:
                 os._exit(128 + number)
             caught.append(number)
-            print("ponder: stopping; what is paid for is being kept", file=sys.stderr)
+            print("ponder: stopping; what has come is being kept", file=sys.stderr)
             if task:
                 task.cancel()
 

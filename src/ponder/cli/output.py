@@ -152,15 +152,16 @@ def _over_problems(runs: Sequence[RunRecord]) -> tuple[int, Interval]:
     return len(by_problem), interval
 
 
-def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: bool) -> None:
-    """A line for each problem, or for each run of one; texts are in the bank."""
+def problems(store: StudyStore, bank: Journal, problem: str | None, *, judged: bool = True, as_json: bool) -> None:
+    """A line for each problem, or for each run of one; texts are in the bank. judged: whether there are references to be right by."""
     runs = [run for run in store.runs() if not run.strategy.startswith("draw(")]
     if problem is None:
         for name in dict.fromkeys(run.problem for run in runs):
             mine = [run for run in runs if run.problem == name]
             right = sum(run.correct for run in mine)
-            body: dict[str, JSON] = {"problem": name, "runs": len(mine), "correct": right}
-            print(json.dumps(body) if as_json else f"{clean(name)}  {right} of {len(mine)} runs right")
+            body: dict[str, JSON] = {"problem": name, "runs": len(mine), **({"correct": right} if judged else {})}
+            told = f"{right} of {len(mine)} runs right" if judged else f"{len(mine)} run{'s' * (len(mine) > 1)}"
+            print(json.dumps(body) if as_json else f"{clean(name)}  {told}")
         return
     mine = [run for run in runs if run.problem == problem]
     if not mine:
@@ -168,13 +169,15 @@ def problems(store: StudyStore, bank: Journal, problem: str | None, *, as_json: 
     shown: dict[str, str] = {}
     for run in mine:
         text, reason = _text(store, bank, run), _reason(store, run)
-        body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, "correct": run.correct, "reason": reason}
+        verdict: dict[str, JSON] = {"correct": run.correct, "reason": reason} if judged else {}
+        body = {"strategy": run.strategy, "budget": run.budget, "answer": run.answer, **verdict}
         if as_json:
             print(json.dumps({**body, "text": text}))
             continue
         why = f" ({clean(reason)})" if reason else ""
         answer = clean(run.answer or "no answer")
-        print(f"\n{run.strategy}  budget {run.budget}: {'right' if run.correct else 'wrong'}{why}")
+        said = f": {'right' if run.correct else 'wrong'}{why}" if judged else ""
+        print(f"\n{run.strategy}  budget {run.budget}{said}")
         print(f"answer: {answer}" if "\n" not in answer else "answer: as in the text")
         if text and text in shown:
             print(f"text: that of {shown[text]}")
@@ -229,8 +232,8 @@ def plan(runner: Runner, *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Progress], None] | None]:
-    """A bar with the time left on a terminal, a line now and then elsewhere."""
+def progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar with the time left on a terminal; elsewhere a line every 10 s while problems get done, every 30 s while none does."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -246,20 +249,22 @@ def progress() -> Iterator[Callable[[Progress], None] | None]:
         )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("problems", total=None, note="")
-            yield lambda p: bar.update(task, completed=p.done, total=p.total, note=f"{p.tokens:,} tokens, {p.failed} failed")
+            yield lambda p: bar.update(task, completed=p.done, total=p.total, note=_so_far(p))
         return
-    last = time.monotonic()
+    last, shown = clock(), 0
 
     def line(p: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 10 or p.done == p.total:
-            last = time.monotonic()
-            print(
-                f"ponder: {p.done}/{p.total} problems, {p.tokens:,} tokens charged to runs (banked ones too), {p.failed} failed",
-                file=sys.stderr,
-            )
+        nonlocal last, shown
+        if p.done == p.total > shown or clock() - last >= (10 if p.done > shown else 30):
+            last, shown = clock(), p.done
+            print(f"ponder: {p.done}/{p.total} problems, {_so_far(p)}", file=sys.stderr)
 
     yield line
+
+
+def _so_far(p: Progress) -> str:
+    samples = f"{p.samples:,} samples, " if p.samples else ""
+    return f"{samples}{p.tokens:,} tokens of runs so far (banked ones too), {p.failed} failed"
 
 
 @contextmanager

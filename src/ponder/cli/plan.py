@@ -63,13 +63,14 @@ def plan(
 def planned(folder: Path, target: float, *, several: bool = False) -> list[Planned]:
     """Every line of a study's curves, the cheapest first, cell by cell."""
     from ponder.cli.curve import Curves
-    from ponder.cli.verbs import open_study
+    from ponder.cli.verbs import open_study, refuse_traffic
     from ponder.scaling.need import needed
     from ponder.store import StudyStore
 
     found = []
     with ExitStack() as stack:
         study, journal, table = open_study(folder, stack)
+        refuse_traffic(folder, study)
         curves = Curves(study, StudyStore(journal), table)
         for line in curves.lines():
             need = needed(line.values_P_K, line.tokens_P_K, line.ks, target)

@@ -8,11 +8,14 @@ import secrets
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from ponder.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from ponder.server.config import Config
 
 app = App(name="serve", help_format="plaintext", result_action="return_value")
 
@@ -77,8 +80,28 @@ def serve(
     for text in strategy or ():
         strategies[served_name(text, strategies)] = text
     known = known.model_copy(update={"strategies": strategies}).check()
-    caught = asyncio.run(run(known, ready=_ready, log=_log))
+
+    def ready(address: str, names: list[str]) -> None:
+        if known.record:
+            _describe(known)
+        _ready(address, names)
+
+    caught = asyncio.run(run(known, ready=ready, log=_log))
     sys.exit(128 + caught if caught else 0)
+
+
+def _describe(config: Config) -> None:
+    """Say beside the record what a study's folder says, so that `show`, `ls` and `export` read it as one."""
+    from ponder.cli.study import check, write
+    from ponder.server.record import TASK
+
+    body: dict[str, object] = {
+        "name": Path(config.record or "").name,
+        "tasks": [TASK],
+        "policies": [config.policy],
+        "strategies": ["sample", *config.strategies.values()],
+    }
+    write(check(body, "serve"), Path(config.record or "") / "study.resolved.toml")
 
 
 def _ready(address: str, names: list[str]) -> None:

@@ -138,7 +138,9 @@ def check_spec(tree: ast.expr, verifiers: Mapping[str, Verifier]) -> None:
             case ast.Name(id=name):
                 if name not in allowed and name not in verifiers:
                     named = ", ".join(sorted(verifiers)) or "none"
-                    raise SpecError(f"{name[:100]!r} is neither a strategy nor a verifier of this server ({named})")
+                    raise SpecError(
+                        f"{name[:100]!r} is neither a strategy nor a verifier of this server ({named}); its operator names verifiers under [verifiers] of --config"
+                    )
             case ast.keyword(arg=name):
                 if name is None:
                     raise SpecError("** has no meaning in a spec")

@@ -1,7 +1,7 @@
 """Traffic kept as a study's bank: every sample with its prompt, every search with what it spent. Written, never read again.
 
 What one caller paid for is never given to another: this bank keeps and does not answer. Samples of equal prompts stand in one pool (the
-seed of a request goes into a sample's index), so that `ponder export` and the learners read traffic as they read a study. There is no
+seed of a request goes into a sample's index), so that `ponder show` and `ponder export` read traffic as they read a study. There is no
 reference and no verdict in it. `redact` sees every text before it is written.
 """
 
