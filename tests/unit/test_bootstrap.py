@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ponder.scaling.bootstrap import Interval, bca_intervals, mean_intervals, paired_difference, wilson
+from ponder.scaling.bootstrap import Interval, accuracy_intervals, bca_intervals, mean_intervals, paired_difference, wilson
 
 
 def exhaustive_means(values):
@@ -150,3 +150,11 @@ def test_wilson_narrows_with_the_level():
 def test_what_makes_no_sense_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_an_accuracy_without_spread_has_the_width_that_so_many_problems_leave():
+    values = np.column_stack([np.zeros(5), np.ones(5), [0, 0, 0, 0, 1], np.full(5, 0.5)])
+    none, all_, some, half = accuracy_intervals(values, seed=0)
+    assert (none.value, none.low, round(none.high, 3)) == (0.0, 0.0, 0.434)
+    assert (all_.value, round(all_.low, 3), all_.high) == (1.0, 0.566, 1.0)
+    assert (some, half) == mean_intervals(values, seed=0)[2:]

@@ -95,7 +95,7 @@ class Line:
 
     def points(self) -> list[Point]:
         """Means over problems, with intervals."""
-        intervals = bootstrap.mean_intervals(self.values_P_K, seed=0, resamples=RESAMPLES)
+        intervals = bootstrap.accuracy_intervals(self.values_P_K, seed=0, resamples=RESAMPLES)
         rest = len(self.values_P_K), self.seeds, self.how, self.bound, self.axis
         return [
             Point(self.cell, self.strategy, k, float(tokens), one.value, one.low, one.high, *rest, float(cost))

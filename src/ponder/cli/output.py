@@ -141,14 +141,14 @@ def summary(store: StudyStore, where: Path, order: Sequence[str], *, as_json: bo
 
 def _over_problems(runs: Sequence[RunRecord]) -> tuple[int, Interval]:
     """How many problems, and accuracy over them."""
-    from ponder.scaling.bootstrap import mean_intervals, wilson
+    from ponder.scaling.bootstrap import accuracy_intervals, wilson
 
     by_problem: dict[str, list[bool]] = {}
     for run in runs:
         by_problem.setdefault(run.problem, []).append(run.correct)
     if len(by_problem) == len(runs):
         return len(runs), wilson(sum(run.correct for run in runs), len(runs))
-    [interval] = mean_intervals([sum(right) / len(right) for right in by_problem.values()], seed=0)
+    [interval] = accuracy_intervals([sum(right) / len(right) for right in by_problem.values()], seed=0)
     return len(by_problem), interval
 
 

@@ -57,6 +57,20 @@ def mean_intervals(values_P_K: ArrayLike, *, seed: int, resamples: int = 1000, l
     return _intervals(values, low_K, high_K)
 
 
+def accuracy_intervals(values_P_K: ArrayLike, *, seed: int, resamples: int = 1000, level: float = 0.95) -> tuple[Interval, ...]:
+    """As `mean_intervals`, for values in [0, 1] that are no differences: where all are 0 or all are 1, Wilson's interval over the problems.
+
+    Such a column has no spread to resample, and a bootstrap of no width would promise what so many problems cannot.
+    """
+    values = _table(values_P_K)
+    found = mean_intervals(values, seed=seed, resamples=resamples, level=level)
+    first_K, same_K = values[0], np.ptp(values, axis=0) == 0
+    return tuple(
+        wilson(int(first_K[k]) * len(values), len(values), level=level) if same_K[k] and first_K[k] in (0.0, 1.0) else one
+        for k, one in enumerate(found)
+    )
+
+
 def bca_intervals(values_P_K: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95) -> tuple[Interval, ...]:
     """As `mean_intervals`, bias-corrected and accelerated: nearer to its level when problems are few and skewed.
 
