@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fakes import Flaky, Scripted
 from ponder.cli import output
 from ponder.cli.main import _budget, run_app
+from ponder.cli.runner import Progress
 from ponder.cli.study import Study, displaced
 from ponder.core import Budget
 from ponder.errors import PartialError
@@ -168,6 +169,17 @@ def test_a_study_is_another_where_a_task_or_a_policy_of_the_old_is_left_out(more
             body[plural] += (more[key],)
     settings = {key: value for key, value in more.items() if key in ("limit", "slice")}
     assert displaced(old, Study(**body, **settings)) == "", "nothing of the old is hidden"
+
+
+def test_a_study_that_is_slow_says_so_every_thirty_seconds_and_a_quick_one_every_ten(capsys):
+    now = [0.0]
+    done_at = {29: 0, 30: 0, 59: 0, 60: 0, 69: 1, 70: 1, 99: 1, 100: 1, 101: 2, 102: 2}
+    with output.progress(clock=lambda: now[0]) as report:
+        for now[0], done in done_at.items():
+            report(Progress(done, 2, 1200, 0, 0, samples=24))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "ponder: 0/2 problems, 24 samples, 1,200 tokens of runs so far (banked ones too), 0 failed"
+    assert [line.split()[1] for line in lines] == ["0/2", "0/2", "1/2", "1/2", "2/2"]
 
 
 def test_a_partial_study_says_how_to_go_on_and_ends_with_five(capsys, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes import Flaky
-from ponder.cli.runner import Runner
+from ponder.cli.runner import BEAT, Cell, Progress, Runner, Work
 from ponder.cli.study import Study
 from ponder.core import Ask, Budget, PolicyInfo, Sampling, Until
 from ponder.errors import EndpointError, OracleError
@@ -280,3 +280,53 @@ def test_concurrency_changes_no_byte_of_a_study_on_the_lab(tmp_path):
     chosen = {"tasks": ("countdown(n=6)", "chain(n=6)"), "policies": ("lab('small')",), "slice": 8}
     one, many = (ran(tmp_path / str(at), study(*strategies, concurrency=at, **chosen)) for at in (1, 64))
     assert one.export == many.export
+
+
+@dataclass
+class Held:
+    """Answers its first request at once and every later one when `more` is set."""
+
+    policy: MazePolicy
+    more: asyncio.Event
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self.policy.info
+
+    async def sample(self, asks: list[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        if self.policy.calls:
+            await self.more.wait()
+        return await self.policy.sample(asks, until=until, sampling=sampling)
+
+
+def test_a_study_tells_how_far_it_is_before_its_first_problem_is_done(tmp_path):
+    seen, waited = [], []
+
+    async def told(journal):
+        more = asyncio.Event()
+
+        async def pause(seconds):
+            waited.append(seconds)
+            await asyncio.sleep(0)
+
+        def report(progress):
+            seen.append(progress)
+            if progress.samples == 4:
+                more.set()
+
+        runner = Runner(
+            study("rejection(n=12, batch=4, verifier=noisy(right=('none',)))", "sample", tasks=("maze(n=1, depth=3)",))
+        )
+        [task] = runner.tasks
+        work = Work(runner, journal, SqliteTable(journal), [], report, 1, pause=pause)
+        await work.all([Cell(task, Held(MazePolicy(0.6), more), Sampling(), 0)])
+        return work.progress
+
+    with Journal(tmp_path / "study.db") as journal:
+        ended = asyncio.run(told(journal))
+    first = next(one for one in seen if one.samples)
+    assert first == Progress(0, 1, first.tokens, 0, 0, samples=4)
+    assert 4 <= first.tokens < ended.tokens
+    assert (ended.done, ended.runs, ended.samples) == (1, 2, 13), "as charged"
+    assert max(one.samples for one in seen) == 13, "no run is counted twice, as running and as finished"
+    assert {*waited} == {BEAT}

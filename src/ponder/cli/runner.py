@@ -10,7 +10,7 @@ import asyncio
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,22 @@ from typing import cast
 
 from ponder.bank import TableBank
 from ponder.cli.study import Study, capped
-from ponder.core import Attempt, Budget, Outcome, Policy, Sampling, Strategy, Task, batches, logprobs_needed, parts
+from ponder.core import (
+    Ask,
+    Attempt,
+    Bank,
+    Budget,
+    Outcome,
+    Policy,
+    Sampling,
+    Strategy,
+    Task,
+    Until,
+    Verifier,
+    batches,
+    logprobs_needed,
+    parts,
+)
 from ponder.errors import OracleError
 from ponder.run import Run, solve
 from ponder.sandbox.core import Limits, RunsCode
@@ -26,7 +41,10 @@ from ponder.sandbox.rooms import room
 from ponder.spec import named, parse, render
 from ponder.store import Journal, RunRecord, SqliteTable, StudyStore
 from ponder.store.journal import fault
-from ponder.types import Chain, Problem, Verdict
+from ponder.types import Chain, Problem, Score, Verdict
+
+BEAT = 1.0
+"""Seconds from one word on how far a study is to the next, while no problem is done."""
 
 
 @named("draw")
@@ -78,13 +96,37 @@ def sampling_of(text: str) -> Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a study is. done and total count problems over all cells; failed: children that ended by `error`."""
+    """How far a study is. done and total count problems over all cells; failed: children that ended by `error`.
+
+    tokens and samples are those of finished runs as they were charged, and what the others have been given so far.
+    """
 
     done: int
     total: int
     tokens: int
     runs: int
     failed: int
+    samples: int = 0
+
+
+@dataclass(slots=True)
+class Seen:
+    """A bank that counts what it gives to one run, so that a long one shows that it moves."""
+
+    bank: Bank
+    samples: int = 0
+    tokens: int = 0
+
+    async def sample(self, policy: Policy, asks: Sequence[Ask], *, until: Until, sampling: Sampling) -> list[list[Chain]]:
+        """Ask the bank."""
+        lines = await self.bank.sample(policy, asks, until=until, sampling=sampling)
+        self.samples += sum(map(len, lines))
+        self.tokens += sum(child.steps[-1].usage.completion for line in lines for child in line)
+        return lines
+
+    async def score(self, verifier: Verifier, chains: Sequence[Chain], run: Run) -> list[Score]:
+        """Ask the bank."""
+        return await self.bank.score(verifier, chains, run)
 
 
 def parse_policy(text: str) -> Policy:
@@ -175,7 +217,10 @@ class Runner:
 
 
 class Work:
-    """The work of a study on an open journal. again: do and judge what is finished once more (from the bank, it costs nothing)."""
+    """The work of a study on an open journal. again: do and judge what is finished once more (from the bank, it costs nothing).
+
+    pause: what waits the seconds between two reports while no problem is done.
+    """
 
     def __init__(
         self,
@@ -187,10 +232,12 @@ class Work:
         cells: int,
         *,
         again: bool = False,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.study, self.strategies = runner.study, runner.strategies
         self.store, self.bank, self.table, self.attempts = StudyStore(journal), TableBank(table), table, attempts
-        self.report, self.again = report, again
+        self.report, self.again, self.pause = report, again, pause
+        self.running: list[Seen] = []
         self.finished = {} if again else self.store.finished()
         total = sum(len(task.problems) for task in runner.tasks) * cells // max(1, len(runner.tasks))
         self.progress = Progress(0, total, 0, 0, 0)
@@ -203,12 +250,23 @@ class Work:
             for cell, problem in items:
                 await self.problem(cell, problem)
 
+        beat = asyncio.create_task(self._beat())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.study.concurrency, self.progress.total)):
                     group.create_task(worker())
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
+        finally:
+            beat.cancel()
+
+    async def _beat(self) -> None:
+        """Reports now and then, for as long as it is let."""
+        while self.report:
+            await self.pause(BEAT)
+            p = self.progress
+            samples, tokens = (sum(getattr(one, name) for one in self.running) for name in ("samples", "tokens"))
+            self.report(replace(p, samples=p.samples + samples, tokens=p.tokens + tokens))
 
     async def problem(self, cell: Cell, problem: Problem) -> None:
         """The slice of one problem, then every strategy on it."""
@@ -220,6 +278,7 @@ class Work:
             if self.finished.get(name, 1) == 0:
                 continue
             fault("run-before-solve")
+            self.running.append(given := Seen(self.bank))
             outcome = await solve(
                 strategy,
                 problem.question,
@@ -228,7 +287,7 @@ class Work:
                 sampling=cell.sampling,
                 seed=cell.seed,
                 answer=cell.task.answer,
-                bank=self.bank,
+                bank=given,
                 judge=judge.verdicts if self.study.allow_oracle else None,
             )
             seen = [
@@ -241,6 +300,7 @@ class Work:
             await judge.keep()
             correct = outcome.chain is not None and (await judge.verdicts([outcome.chain]))[0].correct
             await self.store.keep_run(record(name, cell, problem, strategy, budget, outcome, correct=correct), outcome)
+            self.running = [one for one in self.running if one is not given]
             self._count(outcome)
         self._step()
         if len(self.attempts) >= 1000:
@@ -250,7 +310,11 @@ class Work:
     def _count(self, outcome: Outcome) -> None:
         p = self.progress
         self.progress = replace(
-            p, tokens=p.tokens + outcome.spent.usage.tokens, runs=p.runs + 1, failed=p.failed + outcome.failed
+            p,
+            tokens=p.tokens + outcome.spent.usage.tokens,
+            samples=p.samples + outcome.spent.samples,
+            runs=p.runs + 1,
+            failed=p.failed + outcome.failed,
         )
 
     def _step(self) -> None:
