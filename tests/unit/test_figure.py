@@ -84,6 +84,48 @@ def test_what_is_cut_out_of_a_label_is_what_names_share():
     assert labels(["x" * 99, "x" * 99, "x" * 98]) == ["xxxxxxxxx…xxxxxxxxxxxxxxxxxx"] * 3
 
 
+def test_a_label_loses_its_end_after_a_word_unless_the_end_tells_it_from_others():
+    spine = ["best_of_n(confidence)", "rejection(confidence, threshold=0.95)", "pass@k (any of k correct)"]
+    assert labels(spine) == ["best_of_n(confidence)", "rejection(confidence,…", "pass@k (any of k correct)"]
+    assert labels(["vote [mine, temperature=0.75]", "vote [other, temperature=0.75]"]) == [
+        "vote [mine, temperature=…",
+        "vote [other, temperature=…",
+    ]
+    both = labels(["rejection(confidence, threshold=0.95)", "rejection(confidence, threshold=0.99)"])
+    assert [one[-6:] for one in both] == ["=0.95)", "=0.99)"]
+    assert labels(["a_word_of_more_than_half_the_room(n=8)"]) == ["a_word_of_more_than_half_th…"]
+    for room in range(4, 40):
+        assert all(len(one) <= room for one in labels(spine, room))
+    exact = "rejection(confidence, aaaaa)"
+    assert labels([exact]) == [exact]
+    assert labels([f"{exact}b"]) == ["rejection(confidence, aaaaa…"], "a word that ends with the room is whole"
+
+
+@pytest.mark.slow
+def test_no_label_runs_off_the_edge(tmp_path, monkeypatch):
+    """Letters of the widest kind would take nearly twice the margin; a common name keeps its size."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.figure import Figure
+
+    right, size = {}, {}
+
+    def measured(figure, part, **_):
+        for dpi in (72, 100, 200):
+            figure.set_dpi(dpi)
+            renderer = RendererAgg(8 * dpi, 4.8 * dpi, dpi)
+            for text in figure.axes[0].texts:
+                right[text.get_text(), dpi] = text.get_window_extent(renderer).x1 / figure.bbox.x1
+                size[text.get_text()] = text.get_fontsize()
+        part.touch()
+
+    monkeypatch.setattr(Figure, "savefig", measured)
+    names = ("W" * LABEL, "m" * LABEL, "vote")
+    curve_figure([line(name, [0.1, 0.2]) for name in names], tmp_path / "c.svg", title="t")
+    assert max(right[name, dpi] for name in names for dpi in (72, 100, 200)) <= 1
+    assert size["vote"] == 9.5
+    assert 5 < size["W" * LABEL] < size["m" * LABEL] < 9.5
+
+
 @pytest.mark.slow
 def test_a_narrow_range_has_ticks_too(tmp_path):
     x = [0.73, 0.77, 0.85, 0.96]

@@ -3,11 +3,12 @@
 Strategies are solid lines with a marker at every size; bounds that no strategy can buy without the reference (pass@k)
 are dashed. The first six colours are those of Okabe and Ito (2008), told apart with every common colour blindness; two more follow, and every series
 has a marker shape of its own, and beyond eight of them the lines are dotted. Labels stand at the ends of the lines, pushed apart where they would
-touch; what is cut out of a long one is what it shares with others.
+touch; a long one loses its end, or where that tells it from others, what it shares with them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ BOUND_COLOUR = "#5A5A5A"
 INK, FAINT = "#222222", "#E3E3E3"
 LEFT = 0.09  # where the axes, the title and the caption begin
 LABEL = 28  # characters that the margin right of the axes has room for
+FILLED = 0.98  # of that margin's width by the widest label
 TITLE, CAPTION = 60, 120  # and the lines above and below
 
 
@@ -110,6 +112,7 @@ def curve_figure(
                 "font.size": 9.5,
                 "text.parse_math": False,
                 "text.usetex": False,
+                "text.hinting": "none",  # widths then scale with size and resolution, and labels fit in all of them
                 "svg.hashsalt": "ponder",
                 "svg.fonttype": "none",
             }
@@ -211,7 +214,7 @@ def _frame(axes: Axes, series: Sequence[Series], x_label: str, y_label: str) -> 
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[Series, str]]) -> None:
-    """Each name right of the axes at the height of its line's end, at least one text line apart, and a thin leader."""
+    """Each name right of the axes at the height of its line's end, at least one text line apart, and a thin leader; wide letters are drawn smaller."""
     low, high = axes.get_ylim()
     heights = [(min(max(one.y[-1], low), high) - low) / (high - low) for one, _ in ends]
     places = _spread(heights, gap=min(0.058, 1.0 / len(heights)))
@@ -224,7 +227,11 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[Series, str]]) -> None:
             xycoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
         )
-        axes.text(1.037, place, name, transform=axes.transAxes, color=colour, va="center")
+        label = axes.text(1.037, place, name, transform=axes.transAxes, color=colour, va="center")
+        box = label.get_window_extent()
+        room = FILLED * (axes.figure.bbox.x1 - box.x0)
+        if box.width > room:
+            label.set_fontsize(label.get_fontsize() * room / box.width)
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -243,9 +250,14 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def labels(names: Sequence[str], room: int = LABEL) -> list[str]:
-    """Each name on one line of at most `room` characters: beginning and end, or its beginning and what tells it from those that share both."""
+    """Each name on one line of at most `room` characters.
+
+    Of a long one its beginning, cut after a word; where others begin alike its beginning and end, or its beginning and what tells it from those
+    that share both.
+    """
     lines = [" ".join(name.split()) for name in names]
-    cut = [_line_of(line, room) for line in lines]
+    begun = [_beginning(line, room) for line in lines]
+    cut = [one if begun.count(one) == 1 else _line_of(line, room) for one, line in zip(begun, lines, strict=True)]
     for label in {one for one in cut if cut.count(one) > 1}:
         alike = [at for at, one in enumerate(cut) if one == label]
         ends = zip(*(lines[at][::-1] for at in alike), strict=False)
@@ -254,6 +266,14 @@ def labels(names: Sequence[str], room: int = LABEL) -> list[str]:
             told = lines[at][: len(lines[at]) - shared]
             cut[at] = f"{_line_of(told, room - 1)}…" if shared else label
     return cut
+
+
+def _beginning(line: str, room: int) -> str:
+    """As much of a line as `room` characters hold, cut after a word or number; within one that fills more than half of the room."""
+    if len(line) <= room:
+        return line
+    part = re.split(r"[\w.]+$", line[:room])[0].rstrip()[: room - 1]
+    return f"{part if 2 * len(part) >= room else line[: room - 1]}…"
 
 
 def _line_of(text: str, room: int) -> str:
