@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ponder.cli.ledger import Purse
+from ponder.cli.tune import SEEN, report
 from ponder.errors import DataError
-from ponder.scaling.card import Card, Choice, Expected, Split, Triple, features, read, write
+from ponder.scaling.card import FEATURES, Card, Choice, Expected, Split, Triple, features, read, write
 
 NUMBER = Triple(0.5, 0.4, 0.6)
 
@@ -159,3 +161,17 @@ def test_a_card_that_is_not_there_names_the_verb_that_writes_one():
 
 def test_the_card_of_the_contract_suite_is_a_card():
     assert read(str(Path(__file__).parents[1] / "data" / "card.toml")).budgets == [40, 400]
+
+
+def test_the_card_is_printed_in_words_with_the_number_that_decides(capsys):
+    splits = (Split(0, "best", 0.98256, 1), Split(1, "agreement", 0.5, 2))
+    measured = {"candidates": 7, "difficulty_gain": [0.314, 0.2, 0.4], "difficulty_near": [0.93, 0.9, 0.95]}
+    report(Card(4, "confidence", splits, (), (), tuple(measured.items())), Purse(), as_json=False)
+    out, err = capsys.readouterr()
+    assert "\nquestions whose best pilot score is above 0.9826 go to bin 1\n" in out
+    assert "\nquestions of bin 1 whose share of pilot samples that agree is above 0.5 go to bin 2\n" in out
+    assert err.startswith("ponder: difficulty_gain 0.31 [0.20, 0.40]: ")
+    assert "ponder: difficulty_near 0.93 [0.90, 0.95]: " in err
+    report(Card(4, "", (), (), (), ()), Purse(), as_json=False)
+    assert "difficulty" not in capsys.readouterr().err, "too few problems to tell"
+    assert {*SEEN} == {*FEATURES}

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from ponder.scaling.orders import Pools
 
 LEAST_TOLD = 20  # problems, for a word on how well difficulty is told: five folds, and five bins in what is left
+SEEN = {
+    "agreement": "share of pilot samples that agree",
+    "answered": "share of pilot samples with an answer",
+    "tokens": "mean length of the pilot samples in tokens",
+    "mean": "mean pilot score",
+    "best": "best pilot score",
+}
 LEAST = 4  # problems: two folds to choose and to judge on, and two more inside each
 
 
@@ -269,17 +276,20 @@ def report(card: Card, purse: Purse, *, as_json: bool) -> None:
     ]
     output.table(["budget", "accuracy", "tokens", "single: accuracy", "tokens", "strategy"], rows)
     print(f"\nthe card: a pilot of {card.pilot}{f', scored by {card.guide}' if card.guide else ''}\n")
-    for split in card.splits:
-        print(f"bin {split.bin}, {split.feature} > {split.above:.4g}: bin {split.becomes}")
+    for number, split in enumerate(card.splits):
+        of = f" of bin {split.bin}" if number else ""  # before the first split there is one bin
+        print(f"questions{of} whose {SEEN[split.feature]} is above {split.above:.4g} go to bin {split.becomes}")
     rows = [
         [str(c.budget), str(c.bin), f"{c.problems:g}", _shown(c.accuracy, 3), _shown(c.tokens, 0), c.strategy, c.policy]
         for c in card.choices
     ]
     output.table(["budget", "bin", "problems", "accuracy", "tokens", "strategy", "policy"], rows)
     measured = dict(card.measured)
-    if near := measured.get("difficulty_near"):
+    if (gain := measured.get("difficulty_gain")) and (near := measured.get("difficulty_near")):
         print(
-            f"ponder: the pilot puts {_shown(near, 2)} of the questions within one of five bins of their difficulty",
+            f"ponder: difficulty_gain {_shown(gain, 2)}: the share of the squared error of predicting the mean that the pilot takes away; "
+            f"where it is not above 0, a card can only be a constant\n"
+            f"ponder: difficulty_near {_shown(near, 2)}: the share of the questions that it puts within one of five bins of their difficulty",
             file=sys.stderr,
         )
     print(f"ponder: {measured.get('candidates')} candidates, {purse.spent} new tokens", file=sys.stderr)
