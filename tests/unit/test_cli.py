@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
+import tomllib
 import unicodedata
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import Flaky, Scripted
-from ponder.cli import output
+from ponder.cli import doctor, output
 from ponder.cli.main import _budget, run_app
 from ponder.cli.runner import Progress
 from ponder.cli.study import Study, displaced
@@ -180,6 +183,21 @@ def test_a_study_that_is_slow_says_so_every_thirty_seconds_and_a_quick_one_every
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "ponder: 0/2 problems, 24 samples, 1,200 tokens of runs so far (banked ones too), 0 failed"
     assert [line.split()[1] for line in lines] == ["0/2", "0/2", "1/2", "1/2", "2/2"]
+
+
+def test_doctor_knows_the_extras_of_the_project_and_how_to_get_them(monkeypatch):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = {
+        extra: sorted(re.split("[>=]", line)[0] for line in lines)
+        for extra, lines in project["optional-dependencies"].items()
+        if extra != "dev"
+    }
+    assert {extra: sorted(packages) for extra, packages in doctor.extras().items()} == wanted
+    monkeypatch.setattr(doctor, "_installed", lambda package: package != "uvicorn")
+    body = doctor._extras()
+    assert {*body} == {f"extra {extra}" for extra in wanted}
+    assert body["extra serve"] == "missing uvicorn: in a checkout, pip install -c constraints.txt -e '.[serve]'"
+    assert body["extra hf"] == "installed"
 
 
 def test_a_partial_study_says_how_to_go_on_and_ends_with_five(capsys, tmp_path, monkeypatch):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib.metadata
 import json
+import re
 from dataclasses import asdict
 
 from ponder.cli import output
@@ -12,8 +13,6 @@ from ponder.cli.provenance import provenance
 from ponder.errors import PonderError
 from ponder.sandbox.rooms import BEST_FIRST, describe, room
 from ponder.types import JSON
-
-_EXTRAS = {"hf": ("torch", "transformers"), "gguf": ("xllamacpp",), "train": ("torch",), "gym": ("reasoning_gym",)}
 
 
 def report(url: str | None, model: str, *, fresh: bool, as_json: bool) -> None:
@@ -31,10 +30,7 @@ def _machine() -> dict[str, JSON]:
     from ponder import lab
     from ponder.policies.lab import parameters
 
-    body: dict[str, JSON] = {**provenance()}
-    for extra, modules in _EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        body[f"extra {extra}"] = f"missing {', '.join(missing)}: pip install 'ponder-ttc[{extra}]'" if missing else "installed"
+    body: dict[str, JSON] = {**provenance(), **_extras()}
     for size in ("small", "base", "large"):
         try:
             body[f"lab {size}"] = f"{parameters(lab.load(size).weights):,} parameters, {lab.fingerprint(size)}"
@@ -48,6 +44,33 @@ def _machine() -> dict[str, JSON]:
     except PonderError as error:
         body["sandbox"] = str(error)
     return body
+
+
+def _extras() -> dict[str, JSON]:
+    told: dict[str, JSON] = {}
+    for extra, packages in extras().items():
+        missing = [package for package in packages if not _installed(package)]
+        way_out = f"in a checkout, pip install -c constraints.txt -e '.[{extra}]'"
+        told[f"extra {extra}"] = f"missing {', '.join(missing)}: {way_out}" if missing else "installed"
+    return told
+
+
+def extras() -> dict[str, list[str]]:
+    """The packages of every extra, as the metadata of this one has them; without those for work on ponder itself."""
+    found: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("ponder-ttc") or []:
+        given = re.match(r"([\w.-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", line)
+        if given and given[2] != "dev":
+            found.setdefault(given[2], []).append(given[1])
+    return found
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 async def _server(url: str, model: str, *, fresh: bool) -> dict[str, JSON]:
