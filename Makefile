@@ -43,7 +43,7 @@ test: .venv/all
 	$(BIN)/ruff format --check src tests benchmarks evidence
 	$(BIN)/ruff check src tests benchmarks evidence
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile --durations 15 --ignore tests/integration/test_hostile.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --durations 15 --ignore tests/integration/test_hostile.py
 	$(BIN)/pytest tests/integration/test_hostile.py  # alone: some of its programs run as they are, and it looks at the whole machine
 
 bench: .venv/all
