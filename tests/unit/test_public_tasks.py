@@ -239,6 +239,7 @@ def test_a_parquet_file_that_is_none_is_said(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "q.parquet").touch()
     with pytest.raises(MissingExtraError, match=r"ponder-ttc\[data\]"):
         read_rows(str(tmp_path / "q.parquet"))
 

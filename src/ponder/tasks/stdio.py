@@ -39,7 +39,8 @@ def stdio(
     Limits(seconds)
     templates = {False: read_prompt(prompt), True: read_prompt(starter)}
     problems = []
-    for row in read_rows(path):
+    where = "give the path of a file of livecodebench/code_generation_lite or deepmind/code_contests of the hub: stdio:FILE"
+    for row in read_rows(path, way_out=where):
         trials = _contest_trials(row) if "description" in row.fields else _bench_trials(row)
         if not trials.pairs:
             raise DataError(f"{row.place}: has no test")
