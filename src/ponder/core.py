@@ -269,8 +269,10 @@ def parts(thing: object) -> list[object]:
 
 def batches(n: int, size: int) -> Iterator[int]:
     """`n` cut into batches of at most `size`. Raises `UsageError` unless both are at least 1."""
-    if n < 1 or size < 1:
-        raise UsageError(f"n = {n} in batches of {size}: both must be at least 1")
+    if n < 1:
+        raise UsageError(f"n = {n} must be at least 1")
+    if size < 1:
+        raise UsageError(f"batch = {size} must be at least 1")
     return (min(size, n - start) for start in range(0, n, size))
 
 

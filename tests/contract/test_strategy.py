@@ -325,12 +325,12 @@ def test_the_root_is_all_it_starts_from(spec):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("self_consistency(n=0)", "n = 0 in batches of 64: both must be at least 1"),
-        ("best_of_n(n=4, verifier=oracle(), batch=0)", "n = 4 in batches of 0: both must be at least 1"),
-        ("weighted_vote(n=-1, verifier=oracle())", "n = -1 in batches of 64: both must be at least 1"),
-        ("rejection(n=0, verifier=oracle())", "n = 0 in batches of 1: both must be at least 1"),
-        ("first_finish(n=0)", "n = 0 in batches of 0: both must be at least 1"),
-        ("adaptive_consistency(n=0)", "n = 0 in batches of 4: both must be at least 1"),
+        ("self_consistency(n=0)", "n = 0 must be at least 1"),
+        ("best_of_n(n=4, verifier=oracle(), batch=0)", "batch = 0 must be at least 1"),
+        ("weighted_vote(n=-1, verifier=oracle())", "n = -1 must be at least 1"),
+        ("rejection(n=0, verifier=oracle())", "n = 0 must be at least 1"),
+        ("first_finish(n=0)", "n = 0 must be at least 1"),
+        ("adaptive_consistency(n=0)", "n = 0 must be at least 1"),
         (
             "adaptive_consistency(n=4, threshold=1)",
             "adaptive_consistency: threshold 1.0 must lie between 0.5 and 1, both excluded",

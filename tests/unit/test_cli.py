@@ -200,6 +200,13 @@ def test_doctor_knows_the_extras_of_the_project_and_how_to_get_them(monkeypatch)
     assert body["extra hf"] == "installed"
 
 
+def test_what_cannot_be_listed_is_said_with_what_can(capsys, tmp_path):
+    known = "must be one of strategies, verifiers, policies, tasks, studies"
+    assert called(capsys, "ls", "tools") == (2, "", f"ponder: ls: 'tools' {known}\n")
+    way_out = f"`ponder show {tmp_path}` shows the study in a folder"
+    assert called(capsys, "ls", tmp_path) == (2, "", f"ponder: ls: {str(tmp_path)!r} {known}; {way_out}\n")
+
+
 def test_a_partial_study_says_how_to_go_on_and_ends_with_five(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("ponder.cli.runner.parse_policy", lambda _: Flaky(MazePolicy(0.6), frozenset({1})))
     code, out, err = called(capsys, "run", *VOTE, "--out", tmp_path / "s")

@@ -93,6 +93,8 @@ def check(body: dict[str, object], where: str, text: str = "") -> Study:
             raise StudyError(f"{where}{place}: there is no key {path!r}; {hint}") from None
         if problem["type"] == "missing":
             raise StudyError(f"{where}: {path!r} is missing; see the example in `ponder run --help`") from None
+        if problem["type"] == "greater_than_equal":
+            raise StudyError(f"{where}{place}: {path} = {problem['input']!r} must be at least {problem['ctx']['ge']}") from None
         cause = problem.get("ctx", {}).get("error", problem["msg"])
         raise StudyError(f"{where}{place}: {path} = {problem['input']!r}: {cause}") from None
 

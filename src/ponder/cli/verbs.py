@@ -199,7 +199,8 @@ def ls(what: str, *, as_json: bool) -> None:
     """Studies below this folder, or registered names."""
     kinds = [*spec.KINDS, "studies"]
     if what not in kinds:
-        raise UsageError(f"ls {what}: there is {', '.join(kinds)} to list")
+        shown = f"; `ponder show {what}` shows the study in a folder" if Path(what).is_dir() else ""
+        raise UsageError(f"ls: {what!r} must be one of {', '.join(kinds)}{shown}")
     if what != "studies":
         for name in spec.names(what):  # type: ignore[arg-type]  # checked above
             print(json.dumps({"kind": what, "name": name}) if as_json else name)
