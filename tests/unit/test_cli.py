@@ -78,7 +78,7 @@ def test_people_get_tables_on_stdout_and_chatter_on_stderr(capsys, tmp_path):
     assert f"curve: ponder curve {tmp_path / 's'}" in err
     _, out, err = called(capsys, "solve", "Which way?", "--policy", "maze(1.0, 2)")
     assert out == "a\na\n\n"
-    assert "1 samples, 2 completion tokens" in err
+    assert "ponder: 1 sample, 2 completion tokens, " in err
 
 
 @pytest.mark.parametrize(

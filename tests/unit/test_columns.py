@@ -168,4 +168,4 @@ def test_the_verb_draws_the_picture_beside_the_file(tmp_path, capsys):
     file = written(tmp_path / "a.parquet", samples())
     assert run_app(["curve", str(file), "--axis", "samples"]) == 0
     assert "weighted_vote(score)" in capsys.readouterr().out
-    assert Path(tmp_path / "a.png").stat().st_size > 1000
+    assert Path(tmp_path / "a-samples.png").stat().st_size > 1000

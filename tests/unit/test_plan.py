@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ponder.cli.main import run_app
+from ponder.cli.output import counted
 from ponder.errors import StudyError, UnidentifiedError, UsageError
 from ponder.scaling.need import foreseen, needed
 
@@ -58,6 +60,28 @@ def test_coverage_is_foreseen_where_the_law_is_known():
     assert (free.samples, free.tokens) == (inf, inf), "never reached is never reached, though it cost nothing"
     with pytest.raises(UnidentifiedError):
         foreseen(np.ones((50, 8), bool), 7.0, 0.95)
+
+
+@pytest.mark.slow
+def test_one_of_a_kind_is_told_in_the_singular_by_plan_curve_and_the_picture(tmp_path, capsys):
+    assert (counted(0, "seed"), counted(1, "seed"), counted(2, "seed")) == ("0 seeds", "1 seed", "2 seeds")
+    one = ["--task", "maze(n=1, depth=2)", "--policy", "maze(1.0, 2)", "--strategy", "sample", "--slice", "1"]
+    folder = str(tmp_path / "study")
+    assert run_app(["run", *one, "--out", folder, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("1 question x 1 sample = 1 sample, at most ")
+    assert run_app(["run", *one, "--out", folder]) == 0
+    capsys.readouterr()
+    assert run_app(["plan", folder, "--target-accuracy", "0.5"]) == 0
+    assert "\n(1 problem, 1 seed; 95% intervals over problems)\n" in capsys.readouterr().out
+    assert run_app(["curve", folder, "--png", str(tmp_path / "c.svg")]) == 0
+    assert "  (1 problem, 1 seed; 95% intervals over problems)\n" in capsys.readouterr().out
+    assert ", 1 problem, 1 seed; bands: 95% bootstrap over problems<" in (tmp_path / "c.svg").read_text("utf-8")
+    files = [str(tmp_path / "r.html"), str(tmp_path / "r.md")]
+    assert run_app(["compare", folder, "--html", files[0], "--markdown", files[1]]) == 0
+    assert "  (1 problem)\n" in capsys.readouterr().out
+    for file in files:
+        assert "(1 problem)" in Path(file).read_text("utf-8")
+    assert ">1 problem, 1 seed; bands" in Path(files[0]).read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def compare(
             for one in group.comparisons:
                 print(json_.dumps({"problems": group.title, "n": len(group.ids), "axis": axis, **asdict(one)}))
             continue
-        print(f"\n{output.clean(group.title)}  ({len(group.ids)} problems)\n")
+        print(f"\n{output.clean(group.title)}  ({output.counted(len(group.ids), 'problem')})\n")
         for text in findings.findings(found, group):
             print(f"- {output.clean(text)}")
     if not json:

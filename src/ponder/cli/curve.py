@@ -21,6 +21,7 @@ import numpy as np
 
 from ponder.bank import Row, replay
 from ponder.cli.axes import COUNTS, Axis, counts, tokens_of, walked
+from ponder.cli.output import counted
 from ponder.cli.runner import needs_oracle, parse_strategy, sampling_of, verdict_key
 from ponder.cli.study import Study
 from ponder.core import END, Ask, Bank, PolicyInfo, Sampling, Strategy, Until, Verifier
@@ -143,7 +144,9 @@ class Curves:
         slices = [self._slice(json.loads(cell), problems) for cell in cells] if self.study.slice and problems else []
         missing = sum(one.missing for one in slices)
         if missing:
-            self.notes.append(f"{missing} samples failed and count as wrong; start the study again to draw them")
+            self.notes.append(
+                f"{counted(missing, 'sample')} failed and {'counts' if missing == 1 else 'count'} as wrong; start the study again to draw them"
+            )
         mine = [run for run in runs if run.cell in cells]
         widest: dict[str, Strategy] = {}  # of several sizes of one strategy, the largest has the points of all
         for strategy in sorted(self.strategies, key=lambda strategy: -getattr(strategy, "n", 1)):

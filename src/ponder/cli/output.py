@@ -32,6 +32,11 @@ def clean(text: str) -> str:
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 problem, 2 problems."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns, the first flush left, the others flush right."""
     lines = [list(head), *[[clean(cell).replace("\n", " ") for cell in row] for row in rows]]
@@ -56,7 +61,7 @@ def curve_table(points: Sequence[Point], *, as_json: bool) -> None:
     for cell in dict.fromkeys(point.cell for point in points):
         group = [point for point in points if point.cell == cell]
         print(
-            f"\n{clean(cell)}  ({group[0].n} problems, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}; 95% intervals over problems)\n"
+            f"\n{clean(cell)}  ({counted(group[0].n, 'problem')}, {counted(group[0].seeds, 'seed')}; 95% intervals over problems)\n"
         )
         rows, before = [], ""
         for p in group:
@@ -224,7 +229,8 @@ def plan(runner: Runner, *, as_json: bool) -> None:
         print(json.dumps(body))
     else:
         print(
-            f"{questions} questions x {samples} samples = {questions * samples} samples, at most {tokens} completion tokens; banked ones are free"
+            f"{counted(questions, 'question')} x {counted(samples, 'sample')} = {counted(questions * samples, 'sample')}, "
+            f"at most {counted(tokens, 'completion token')}; banked ones are free"
         )
         asking = {repr(one) for strategy in runner.strategies for one in parts(strategy) if isinstance(one, RunsCode)}
         if asking:
@@ -263,7 +269,7 @@ def progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[
 
 
 def _so_far(p: Progress) -> str:
-    samples = f"{p.samples:,} samples, " if p.samples else ""
+    samples = f"{p.samples:,} sample{'s' * (p.samples != 1)}, " if p.samples else ""
     return f"{samples}{p.tokens:,} tokens of runs so far (banked ones too), {p.failed} failed"
 
 

@@ -88,6 +88,7 @@ def _foreseen(line: Line, target: float) -> Need | None:
     """Coverage beyond the slice; None, with a note, where the samples do not tell a law."""
     import numpy as np
 
+    from ponder.cli.output import counted
     from ponder.scaling.need import foreseen
 
     n = max(line.ks) * line.seeds
@@ -96,7 +97,7 @@ def _foreseen(line: Line, target: float) -> Need | None:
     try:
         return foreseen(correct_P_N, float(line.tokens_P_K[:, line.ks.index(1)].mean()), target)
     except UnidentifiedError as error:
-        print(f"ponder: coverage beyond {max(line.ks)} samples is not foreseen: {error}", file=sys.stderr)
+        print(f"ponder: coverage beyond {counted(max(line.ks), 'sample')} is not foreseen: {error}", file=sys.stderr)
         return None
 
 
@@ -113,7 +114,9 @@ def report(found: list[Planned], target: float, *, as_json: bool) -> None:
     for cell in dict.fromkeys(one.cell for one in found):
         group = [one for one in found if one.cell == cell]
         print(f"\n{output.clean(cell)}: tokens a question for an accuracy of {target:g}")
-        print(f"({group[0].problems} problems, {group[0].seeds} seeds; 95% intervals over problems)\n")
+        print(
+            f"({output.counted(group[0].problems, 'problem')}, {output.counted(group[0].seeds, 'seed')}; 95% intervals over problems)\n"
+        )
         rows = []
         for one in group:
             need = one.need

@@ -21,7 +21,7 @@ import numpy as np
 
 from ponder.cli.compare import Entry, Group, Report, accuracies, figure_series, front_points
 from ponder.cli.findings import LEVEL, decimals, established, findings, method, p_text, undecided
-from ponder.cli.output import clean
+from ponder.cli.output import clean, counted
 from ponder.errors import DataError
 from ponder.scaling.figure import curve_figure, labels, short
 from ponder.store.export import write as write_lines
@@ -99,7 +99,7 @@ def markdown(report: Report) -> str:
     """The report as Markdown, without the heat maps; what it quotes shows as it is written."""
     lines = [f"# {literal(_title(report))}", ""]
     for group in report.groups:
-        lines += [f"## {literal(shown(group.title, 200))} ({len(group.ids)} problems)", ""]
+        lines += [f"## {literal(shown(group.title, 200))} ({counted(len(group.ids), 'problem')})", ""]
         lines += [f"- {literal(shown(text, 1200))}" for text in findings(report, group)]
         lines += [
             "",
@@ -174,7 +174,7 @@ def inline(svg: str, prefix: str) -> str:
 def _group(report: Report, group: Group, number: int, columns: int, rows: int) -> Cells:
     return {
         "title": shown(group.title, 200),
-        "problems": len(group.ids),
+        "problems": counted(len(group.ids), "problem"),
         "findings": [shown(text, 1200) for text in established(report, group)],
         "undecided": [shown(text, 1200) for text in undecided(report, group)],
         "figure": _svg(report, group, f"f{number}-"),
@@ -198,7 +198,7 @@ def _svg(report: Report, group: Group, prefix: str) -> Markup | None:
 
 def _figure(report: Report, group: Group, path: Path) -> Path:
     seeds = max(entry.line.seeds for entry in group.entries)
-    caption = f"{len(group.ids)} problems, {seeds} seed{'s' * (seeds > 1)}; bands: 95% bootstrap over problems"
+    caption = f"{counted(len(group.ids), 'problem')}, {counted(seeds, 'seed')}; bands: 95% bootstrap over problems"
     lines = [replace(one, name=shown(one.name, 200)) for one in figure_series(group)]
     title = shown(group.title, 70)
     return curve_figure(lines, path, title=title, caption=caption, x_label=report.unit.label, front=front_points(group))

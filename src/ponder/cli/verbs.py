@@ -127,7 +127,8 @@ async def solve_one(
         print(output.clean(outcome.chain.text))
         print(f"ponder: answer {output.clean(outcome.answer or '')!r}", file=sys.stderr)
     print(
-        f"ponder: {outcome.spent.samples} samples, {use.completion} completion tokens, {use.prompt} prompt tokens",
+        f"ponder: {output.counted(outcome.spent.samples, 'sample')}, {output.counted(use.completion, 'completion token')}, "
+        f"{output.counted(use.prompt, 'prompt token')}",
         file=sys.stderr,
     )
 
@@ -156,7 +157,7 @@ def curve(paths: list[Path], png: Path | None, unit: Unit, *, as_json: bool) -> 
             target = target.with_name(f"{target.stem}-{number + 1}{target.suffix}")
         one = next(point for point in points if point.cell == cell)
         title, _, rest = cell.partition(" | ")
-        caption = f"{rest.split(' | ')[0]}, {one.n} problems, {one.seeds} seed{'s' * (one.seeds > 1)}; bands: 95% bootstrap over problems"
+        caption = f"{rest.split(' | ')[0]}, {output.counted(one.n, 'problem')}, {output.counted(one.seeds, 'seed')}; bands: 95% bootstrap over problems"
         curve_figure(lines, target, title=title, caption=caption, x_label=unit.label)
         print(f"ponder: picture in {target}", file=sys.stderr)
 
