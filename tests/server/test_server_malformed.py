@@ -68,9 +68,11 @@ def test_all_of_them_leave_the_memory_as_it_was_and_the_next_request_is_fine(ser
             assert 400 <= served.call(case.method, case.path, case.body, {**KEY, **case.headers}).status < 500
 
     all_of_them()
-    before = resident()
-    for _ in range(3):
+    grown: list[int] = []
+    while len(grown) < 6 and (not grown or grown[-1] >= 2**20):  # what is kept of them would be kept each time
+        before = resident()
         all_of_them()
-    assert resident() - before < 5 * 2**20
+        grown.append(resident() - before)
+    assert grown[-1] < 2**20, grown
     assert served.chat("ECHO: fine", headers=KEY).json["choices"][0]["message"]["content"] == "fine"
     assert served.lines == []  # nothing that the operator would have to look at
