@@ -1,11 +1,17 @@
-"""No test talks to the outside unless it is marked `integration`; the loopback and Unix sockets stay open."""
+"""No test talks to the outside unless it is marked `integration`; the loopback and Unix sockets stay open. A fake endpoint for who wants one."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ponder.testing.endpoint import FakeEndpoint
 
 
 def is_local(host: object) -> bool:
@@ -45,3 +51,22 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         return lookup(host, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeEndpoint]:
+    """One endpoint for all tests of a file."""
+    from ponder.testing.endpoint import FakeEndpoint
+
+    with FakeEndpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def endpoint(running: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEndpoint:
+    """It, as it comes, with nothing remembered of it."""
+    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
+    running.configure(dialect="vllm", latency=0.0, token_latency=0.0, key=None, models=("fake",), context=8192, weights=0)
+    running.configure(faults=(), rate_limit=None, max_live=None)
+    running.reset()
+    return running

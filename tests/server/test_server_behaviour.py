@@ -30,26 +30,12 @@ from ponder.server.config import Config
 from ponder.server.record import Recorder
 from ponder.store import Journal
 from ponder.store.export import canonical
-from ponder.testing.endpoint import FakeEndpoint, Fault, FaultKind
+from ponder.testing.endpoint import Fault, FaultKind
 from ponder.types import user
 
 pytestmark = pytest.mark.slow
 KEY = {"Authorization": f"Bearer {conformance.KEY}"}
 SC = {"sc": "self_consistency(n=8)"}
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeEndpoint() as one:
-        yield one
-
-
-@pytest.fixture
-def endpoint(running, tmp_path, monkeypatch):
-    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
-    running.configure(dialect="vllm", latency=0.0, token_latency=0.0, key=None, models=("fake",), faults=(), max_live=None)
-    running.reset()
-    return running
 
 
 def config(endpoint, **more):

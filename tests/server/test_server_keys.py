@@ -10,17 +10,9 @@ import pytest
 from served import Served, hang_up, opened, until
 
 from ponder.server.config import Config
-from ponder.testing.endpoint import FakeEndpoint
 
 pytestmark = pytest.mark.slow
 KEY = {"Authorization": f"Bearer {conformance.KEY}"}
-
-
-@pytest.fixture
-def endpoint(tmp_path, monkeypatch):
-    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
-    with FakeEndpoint() as one:
-        yield one
 
 
 def keyed(endpoint, tokens):

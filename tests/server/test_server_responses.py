@@ -16,27 +16,13 @@ from ponder.server.events import Events
 from ponder.server.models import Models
 from ponder.server.responses import Respond, of_response
 from ponder.server.schema import Chat
-from ponder.testing.endpoint import FakeEndpoint, Fault, FaultKind
+from ponder.testing.endpoint import Fault, FaultKind
 
 pytestmark = pytest.mark.slow
 STRATEGIES = {"sc": "self_consistency(n=8)", "sure": "rejection(n=2, verifier=confidence(), threshold=1.0, otherwise='abstain')"}
 
 
 FUNCTION = {"name": "answer", "description": "Give it.", "parameters": {"type": "object"}, "strict": True}
-
-
-@pytest.fixture(scope="module")
-def running():
-    with FakeEndpoint() as one:
-        yield one
-
-
-@pytest.fixture
-def endpoint(running, tmp_path, monkeypatch):
-    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
-    running.configure(dialect="vllm", latency=0.0, token_latency=0.0, faults=())
-    running.reset()
-    return running
 
 
 @pytest.fixture
