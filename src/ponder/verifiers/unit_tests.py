@@ -47,8 +47,8 @@ class UnitTests:
     a small model often knows no end. seconds: for one test of one program, by `outputs` for all calls of one. prompt: path of another prompt, a JSON
     file with messages that take the place of the last one and hold {question} and {tests}.
 
-    Raw is the number of passed tests, by `outputs` the number of programs that agree. No score: a chain without a program, or without a test that calls it. Tests are asked for once
-    in each call of `score` for each different prompt, in a stream of their own. Deviation from the paper: it samples 100 replies of up to
+    Raw is the number of passed tests, by `outputs` the number of programs that agree. No score: a chain without a program, or without a
+    test that calls it. Tests are asked for once in each call of `score` for each different prompt, in a stream of their own. Deviation from the paper: it samples 100 replies of up to
     five tests.
     """
 
